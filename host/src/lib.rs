@@ -1,8 +1,27 @@
-//! Everything a Modelet server does, as a library.
+//! Everything a Modelet server does, as a library: it takes models packaged as WebAssembly components,
+//! keeps them in a registry, and serves them over HTTP from pooled instances, with every nanosecond of
+//! every instance on a closed account.
 //!
-//! Modules stand in the order a reader needs them.
+//! It is not the command line (crate `modelet`), nor what a model author depends on (`guest-sdk`).
+//!
+//! Modules stand in the order a reader needs them: first the words, then the request's path, then what
+//! stands behind it.
 
 pub mod digest;
+pub mod error;
 pub mod names;
 pub mod tensor;
 pub mod version;
+
+pub mod config;
+pub mod host;
+pub mod server;
+
+pub mod http;
+pub mod metrics;
+pub mod publish;
+
+pub mod engine;
+pub mod ledger;
+pub mod nn;
+pub mod registry;

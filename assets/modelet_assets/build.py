@@ -1,0 +1,127 @@
+"""Makes the folder of models: graphs, inputs, the bare engine's answers, and an index of them.
+
+Everything in the folder is a function of the pinned downloads and of this package, byte for byte;
+only the engine's answers may differ in their last bits between processors.
+"""
+
+import hashlib
+import json
+import pathlib
+
+import numpy as np
+
+from . import efficientnet, engine, inputs, mnist
+from .checkpoint import read_checkpoint
+
+# Raised when the layout of the folder changes, so that a reader can tell.
+INDEX_FORMAT = 1
+
+DATATYPES = {np.dtype("<f4"): "FP32", np.dtype("u1"): "UINT8"}
+SUFFIXES = {"FP32": "f32", "UINT8": "u8"}
+
+# The digit of the ready-made JSON request.
+REQUEST_DIGIT = 7
+
+
+class Folder:
+    """The folder being filled and the index of what is in it."""
+
+    def __init__(self, path):
+        self.path = pathlib.Path(path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.index = {"format": INDEX_FORMAT, "models": {}, "tensors": {}}
+
+    def write(self, name, data):
+        """Writes a file and returns its SHA-256."""
+        (self.path / name).write_bytes(data)
+        return hashlib.sha256(data).hexdigest()
+
+    def tensor(self, name, array):
+        """Writes raw little-endian elements, listed under `name`."""
+        datatype = DATATYPES[array.dtype]
+        stem = name.removesuffix(".labels")
+        file = f"{stem}.{SUFFIXES[datatype]}"
+        digest = self.write(file, np.ascontiguousarray(array).tobytes())
+        entry = {"file": file, "datatype": datatype, "shape": list(array.shape), "sha256": digest}
+        self.index["tensors"][name] = entry
+
+    def model(self, name, module, source, licence, data):
+        """Writes a graph, listed with its one input and output."""
+        file = f"{name}.onnx"
+        entry = {"file": file, "sha256": self.write(file, data), "source": source, "licence": licence}
+        for side, tensors in (("input", module.INPUT), ("output", module.OUTPUT)):
+            ((tensor, shape),) = tensors.items()
+            numeric = [-1 if isinstance(size, str) else size for size in shape]
+            entry[side] = {"name": tensor, "datatype": "FP32", "shape": numeric}
+        self.index["models"][name] = entry
+
+    def finish(self):
+        """Writes the index; a folder without one is not finished."""
+        text = json.dumps(self.index, indent=1, sort_keys=True) + "\n"
+        self.write("index.json", text.encode())
+
+
+def build(sources, out):
+    """Fills the folder `out` from the packages in `sources` and returns its index."""
+    folder = Folder(out)
+    digit_model = convert(folder, sources, "mnist", mnist, "mnist-checkpoint")
+    add_digits(folder, sources, digit_model)
+    photo_model = convert(
+        folder, sources, "efficientnet-lite0", efficientnet, "efficientnet-checkpoint"
+    )
+    add_photographs(folder, sources, photo_model)
+    folder.finish()
+    return folder.index
+
+
+def convert(folder, sources, name, module, source):
+    """Converts one checkpoint, adds it to the folder and returns the ONNX bytes."""
+    model = module.convert(read_checkpoint(sources.open(source).read(module.CHECKPOINT)))
+    pin = sources.pins[source]
+    origin = f"{pin['registry']} {pin['package']} {pin['version']}"
+    folder.model(name, module, origin, pin["licence"], model)
+    return model
+
+
+def add_digits(folder, sources, model):
+    """Adds all digits with labels and answers, the first of each class, and a JSON request."""
+    images, labels = inputs.read_digits(sources.open("mnist-digits"))
+    answers = engine.logits(model, images)
+    folder.tensor("digits", images)
+    folder.tensor("digits.labels", labels)
+    folder.tensor("digits.logits", answers)
+    for label in range(10):
+        folder.tensor(f"digit-{label}", images[label : label + 1])
+    correct = int((answers.argmax(axis=1) == labels).sum())
+    folder.index["digits"] = {"count": len(labels), "correct": correct}
+    folder.write(f"digit-{REQUEST_DIGIT}.json", request(images[REQUEST_DIGIT : REQUEST_DIGIT + 1]))
+
+
+def request(images):
+    """An inference request in the Open Inference Protocol's JSON form."""
+    tensor = {
+        "name": "image",
+        "datatype": "FP32",
+        "shape": list(images.shape),
+        "data": [round(float(value), 6) for value in images.ravel()],
+    }
+    return (json.dumps({"inputs": [tensor]}) + "\n").encode()
+
+
+def add_photographs(folder, sources, model):
+    """Adds the photographs with the engine's answers, and the names of the classes."""
+    labels = inputs.read_labels(sources.open("imagenet-labels"))
+    folder.write("imagenet-labels.txt", "".join(label + "\n" for label in labels).encode())
+    answers = []
+    for photograph in inputs.PHOTOGRAPHS:
+        data = sources.open(photograph.source).read(photograph.member)
+        image = inputs.read_photograph(data)
+        row = engine.logits(model, image)
+        folder.tensor(photograph.name, image)
+        folder.tensor(f"{photograph.name}.logits", row)
+        best = int(row[0].argmax())
+        probability = round(float(engine.softmax(row[0])[best]), 4)
+        answers.append(
+            {"name": photograph.name, "class": best, "label": labels[best], "probability": probability}
+        )
+    folder.index["photographs"] = answers

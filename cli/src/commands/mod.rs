@@ -1,0 +1,51 @@
+//! The commands, one module each, and the list that leads to them.
+
+mod alias;
+mod delete;
+mod efficiency;
+mod history;
+mod infer;
+mod models;
+mod operations;
+mod publish;
+mod setup;
+mod show;
+mod update;
+
+use crate::args::{Cli, Command};
+use crate::client::Client;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::out::Out;
+use crate::{inspect, serve, worker};
+
+/// Runs the command that was typed.
+///
+/// # Errors
+/// Whatever the command failed with; it carries the exit code.
+pub(crate) fn run(cli: Cli, out: &Out) -> Result<Exit, Failure> {
+    let server = || Client::new(&cli.global.server);
+    match cli.command {
+        Command::Serve(args) => return serve::run(args),
+        Command::Inspect(args) => return inspect::run(&args, out),
+        Command::CompileWorker(args) => return worker::run(&args),
+        Command::Health(_) => return operations::health(&server()?, out),
+        Command::Setup(args) => setup::run(&args, out),
+        Command::Publish(args) => publish::run(&args, &server()?, out),
+        Command::Models(_) => models::models(&server()?, out),
+        Command::Versions(args) => models::versions(&args, &server()?, out),
+        Command::Show(args) => show::run(&args, &server()?, out),
+        Command::Update(args) => update::run(&args, &server()?, out),
+        Command::Infer(args) => infer::run(&args, &server()?, out),
+        Command::Alias(command) => alias::run(command, &server()?, out),
+        Command::Delete(args) => delete::run(&args, &server()?, out),
+        Command::History(args) => history::run(&args, &server()?, out),
+        Command::Instances(_) => operations::instances(&server()?, out),
+        Command::Efficiency(args) => efficiency::run(&args, &server()?, out),
+        Command::Config(_) => operations::config(&server()?, out),
+    }?;
+    Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,184 @@
+//! `modelet publish`: a component or a graph, its assets and what is said of it, in one upload.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use modelet_host::names::AssetName;
+use serde_json::{Map, Value, json};
+
+use super::{models, update};
+use crate::args::{Pair, PublishArgs};
+use crate::body;
+use crate::client::{Answer, Client};
+use crate::documents::Version;
+use crate::failure::Failure;
+use crate::multipart::Form;
+use crate::out::Out;
+use crate::table;
+
+/// The asset that the pass-through component serves.
+const GRAPH: &str = "model.onnx";
+
+pub(super) fn run(args: &PublishArgs, client: &Client, out: &Out) -> Result<(), Failure> {
+    let manifest = manifest(args)?;
+    let assets = assets(args)?;
+    let mut form = Form::new();
+    // The manifest goes first, so that the server can refuse it before the files have come.
+    form.json("manifest", &manifest);
+    if let Some(component) = &args.component {
+        form.file("component", body::open(component)?);
+    }
+    for (name, path) in &assets {
+        form.file(&format!("asset:{name}"), body::open(path)?);
+    }
+    let answer = client.publish(&args.name, &args.version, form.finish(), args.dry_run.on)?;
+    let version: Version = answer.read("/version")?;
+    out.answer(&answer.document, || published_text(&answer, &version))
+}
+
+/// The publisher's wishes as the server takes them; what is not named is the server's choice.
+fn manifest(args: &PublishArgs) -> Result<Value, Failure> {
+    let mut manifest = Map::new();
+    if let Some(backend) = args.backend.and_then(|backend| backend.to_possible_value()) {
+        manifest.insert("backend".to_owned(), backend.get_name().into());
+    }
+    if !args.config.is_empty() {
+        manifest.insert("config".to_owned(), unique(&args.config, "config")?.into());
+    }
+    let pool = [("min_instances", args.min_instances), ("max_instances", args.max_instances)];
+    let pool: Map<String, Value> =
+        pool.into_iter().filter_map(|(key, count)| Some((key.to_owned(), count?.into()))).collect();
+    if !pool.is_empty() {
+        manifest.insert("pool".to_owned(), pool.into());
+    }
+    unique(&args.annotations.labels, "label")?;
+    unique(&args.annotations.links, "link")?;
+    let mut annotations = Map::new();
+    update::apply(&args.annotations, &mut annotations);
+    if !annotations.is_empty() {
+        manifest.insert("annotations".to_owned(), annotations.into());
+    }
+    if let Some(alias) = &args.alias {
+        manifest.insert("alias".to_owned(), alias.as_str().into());
+    }
+    Ok(manifest.into())
+}
+
+/// The files to send under the names they are sent as; a name given twice is a mistake.
+fn assets(args: &PublishArgs) -> Result<BTreeMap<AssetName, PathBuf>, Failure> {
+    let graph = args.onnx.iter().map(|path| (graph_name(), path.clone()));
+    let named = args.assets.iter().map(|asset| (asset.name.clone(), asset.path.clone()));
+    let mut files: Vec<_> = graph.chain(named).collect();
+    for path in &args.companions {
+        files.push((own_name(path)?, path.clone()));
+    }
+    let mut assets = BTreeMap::new();
+    for (name, path) in files {
+        if assets.insert(name.clone(), path).is_some() {
+            return Err(Failure::usage(format!("two files would be the asset '{name}'"))
+                .remedy("give one of them another name with --asset NAME=FILE"));
+        }
+    }
+    Ok(assets)
+}
+
+fn graph_name() -> AssetName {
+    GRAPH.parse().expect("a plain file name is an asset's name")
+}
+
+/// The asset name of a file that goes along under its own.
+fn own_name(path: &Path) -> Result<AssetName, Failure> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.parse().map_err(|error| {
+        Failure::usage(format!("'{}' cannot go along under its own name: {error}", path.display()))
+            .remedy("give it a name with --asset NAME=FILE")
+    })
+}
+
+fn unique(pairs: &[Pair], what: &str) -> Result<Map<String, Value>, Failure> {
+    let mut map = Map::new();
+    for Pair { key, value } in pairs {
+        if map.insert(key.clone(), json!(value)).is_some() {
+            return Err(Failure::usage(format!("the {what} '{key}' is given twice")));
+        }
+    }
+    Ok(map)
+}
+
+fn published_text(answer: &Answer, version: &Version) -> String {
+    let flag = |key: &str| answer.part(key).as_bool().unwrap_or(false);
+    let done = if flag("/dry_run") {
+        "would publish"
+    } else if flag("/created") {
+        "published"
+    } else {
+        "already published, with the same content:"
+    };
+    let live = if flag("/live") { ", live" } else { "" };
+    let digest = models::short_digest(&version.digest);
+    let name = format!("{}@{}", version.model, version.version);
+    let inputs = version.signature.inputs.iter();
+    let inputs = inputs.map(|input| format!("\n  input {}: {}", input.name, input.describe()));
+    table::plain(&format!("{done} {name} (sha256:{digest}{live}){}", inputs.collect::<String>()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn args(line: &str) -> Box<PublishArgs> {
+        let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
+        let Command::Publish(args) = cli.command else { panic!("not a publish: {line}") };
+        args
+    }
+
+    #[test]
+    fn the_manifest_says_only_what_was_typed() {
+        assert_eq!(manifest(&args("modelet publish m 1 --onnx f")).unwrap(), json!({}));
+        let line = "modelet publish m 1 --onnx f --backend onnxruntime --config k=v --alias canary \
+                    --min-instances 1 --label a=b --accuracy 0.5 --accuracy-method top-1";
+        assert_eq!(
+            manifest(&args(line)).unwrap(),
+            json!({
+                "backend": "onnxruntime", "config": { "k": "v" }, "alias": "canary",
+                "pool": { "min_instances": 1 },
+                "annotations": {
+                    "labels": { "a": "b" }, "accuracy": { "value": 0.5, "method": "top-1" }
+                }
+            })
+        );
+        let twice = manifest(&args("modelet publish m 1 --onnx f --label a=1 --label a=2"));
+        assert!(twice.unwrap_err().to_string().contains("given twice"));
+    }
+
+    #[test]
+    fn files_go_under_their_asset_names() {
+        let line = "modelet publish m 1 --onnx d/graph.onnx --with d/w.bin --asset v/x.txt=y";
+        let assets = assets(&args(line)).unwrap();
+        let named: Vec<_> =
+            assets.iter().map(|(name, path)| (name.as_str(), path.to_str())).collect();
+        assert_eq!(
+            named,
+            [
+                ("model.onnx", Some("d/graph.onnx")),
+                ("v/x.txt", Some("y")),
+                ("w.bin", Some("d/w.bin"))
+            ]
+        );
+    }
+
+    #[test]
+    fn one_name_for_two_files_is_a_mistake() {
+        for line in [
+            "modelet publish m 1 --onnx f --asset model.onnx=g",
+            "modelet publish m 1 --component c --with a/w --with b/w",
+            "modelet publish m 1 --component c --with ..",
+        ] {
+            assert_eq!(assets(&args(line)).unwrap_err().exit(), crate::exit::Exit::Usage, "{line}");
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! Settings: what was written in a file or said by a flag, and what the host acts on.
+//!
+//! One list says of every setting its key, its type, its default and the reason for it; the types
+//! for both sides and the table of `/api/v1/config` come from that list.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// One setting as `/api/v1/config` shows it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Setting {
+    /// Its key in the file: `section.name`.
+    pub key: &'static str,
+    /// What the host acts on.
+    pub value: serde_json::Value,
+    /// What it would be if nobody said anything.
+    pub default: serde_json::Value,
+    /// Who said it: `default`, `file` or `flag`.
+    pub origin: &'static str,
+    /// Why the default is what it is.
+    pub reason: &'static str,
+}
+
+macro_rules! settings {
+    ($($(#[doc = $section_doc:literal])* $section:ident : $raw:ident -> $acted:ident {
+        $($(#[doc = $doc:literal])* $name:ident : $type:ty = $default:expr ;)*
+    })*) => {
+        $(
+            $(#[doc = $section_doc])*
+            #[derive(Debug, Clone, Default, Deserialize)]
+            #[serde(deny_unknown_fields)]
+            struct $raw { $($name: Option<$type>,)* }
+
+            $(#[doc = $section_doc])*
+            #[derive(Debug, Clone)]
+            pub struct $acted { $($(#[doc = $doc])* pub $name: $type,)* }
+
+            impl Default for $acted {
+                fn default() -> Self {
+                    Self { $($name: $default,)* }
+                }
+            }
+
+            impl $acted {
+                fn from_raw(raw: $raw) -> Self {
+                    let defaults = Self::default();
+                    Self { $($name: raw.$name.unwrap_or(defaults.$name),)* }
+                }
+            }
+        )*
+
+        /// What a configuration file holds; unknown keys are errors.
+        #[derive(Debug, Clone, Default, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Raw { $(#[serde(default)] $section: $raw,)* }
+
+        /// What the host acts on.
+        #[derive(Debug, Clone, Default)]
+        pub struct Config {
+            $($(#[doc = $section_doc])* pub $section: $acted,)*
+            /// Keys that the file set.
+            written: std::collections::BTreeSet<&'static str>,
+        }
+
+        impl Config {
+            fn from_raw(raw: Raw) -> Self {
+                let mut written = std::collections::BTreeSet::new();
+                $($(
+                    if raw.$section.$name.is_some() {
+                        written.insert(concat!(stringify!($section), ".", stringify!($name)));
+                    }
+                )*)*
+                Self { $($section: $acted::from_raw(raw.$section),)* written }
+            }
+
+            /// Every setting with its value, default, origin and reason.
+            pub fn settings(&self) -> Vec<Setting> {
+                $(let $section = $acted::default();)*
+                vec![$($(
+                    Setting {
+                        key: concat!(stringify!($section), ".", stringify!($name)),
+                        value: serde_json::json!(self.$section.$name),
+                        default: serde_json::json!($section.$name),
+                        origin: self.origin(concat!(stringify!($section), ".", stringify!($name))),
+                        reason: concat!($($doc,)* "").trim_ascii(),
+                    },
+                )*)*]
+            }
+        }
+    };
+}
+
+settings! {
+    /// How the server listens and stops.
+    server: RawServer -> ServerSettings {
+        /// Name in `/v2`; some of Triton's own examples insist on `triton`.
+        name: String = "modelet".to_owned();
+        /// Names besides its addresses and localhost that clients may call the server by to manage it; any other is taken for a web page's trick.
+        hosts: Vec<String> = Vec::new();
+        /// Connections at once; each costs a descriptor and some kilobytes, and the usual descriptor limit is 1024 or more.
+        connections: u32 = 10_000;
+        /// Seconds a connection may take to send a request's head; slower is an attack or a dead peer.
+        header_timeout_s: u64 = 30;
+        /// Bytes of a request's head; large enough for trace and authentication headers.
+        header_bytes: usize = 64 * 1024;
+        /// Seconds a drain waits for requests under way; longer than the longest request deadline.
+        drain_timeout_s: u64 = 60;
+    }
+    /// Limits on a request.
+    limits: RawLimits -> Limits {
+        /// Bytes of a request body, as Triton's default; a batch of 100 pictures at 224x224x3 FP32 is 60 MB.
+        request_body_bytes: u64 = 64 << 20;
+        /// Bytes of request bodies and tensors in flight on the whole host; past it requests are refused rather than swapped.
+        inflight_bytes: u64 = 2 << 30;
+        /// Requests at once on the whole host, waiting ones included.
+        inflight_requests: u32 = 4096;
+        /// Requests at once of one tenant, waiting ones included; below the host's, so that one tenant cannot fill it.
+        tenant_requests: u32 = 2048;
+        /// Calls of one version that may wait for an instance; past it a wait would outlive the deadline.
+        queue_length: u32 = 1024;
+        /// Milliseconds from a request's head to its answer.
+        request_timeout_ms: u64 = 30_000;
+        /// Milliseconds a request body may take to come.
+        body_timeout_ms: u64 = 30_000;
+        /// Nesting of a JSON body, as Triton.
+        json_depth: u32 = 100;
+        /// Elements of one tensor.
+        tensor_elements: u64 = 1 << 28;
+        /// Inputs of one request.
+        inputs: u32 = 1024;
+        /// Bytes of a published component; Python components are 18 MB.
+        component_bytes: u64 = 64 << 20;
+        /// Bytes of one published asset.
+        asset_bytes: u64 = 8 << 30;
+        /// Assets of one version.
+        assets: u32 = 256;
+        /// Milliseconds a publication may take to come and be checked.
+        upload_timeout_ms: u64 = 900_000;
+    }
+    /// What a guest may use.
+    guest: RawGuest -> GuestSettings {
+        /// Bytes of linear memory of one instance, all memories together.
+        memory_bytes: u64 = 256 << 20;
+        /// Elements of all tables of one instance; a Python component has 5,684.
+        table_elements: u64 = 100_000;
+        /// Bytes of tensors the host holds for one call.
+        tensor_bytes: u64 = 1 << 30;
+        /// Handles one instance may hold.
+        handles: u32 = 4096;
+        /// Bytes of log lines for one call; more is counted and dropped.
+        log_bytes: u64 = 64 * 1024;
+        /// Milliseconds an instance may take to start and describe itself.
+        start_timeout_ms: u64 = 10_000;
+    }
+    /// Compilation of components.
+    compile: RawCompile -> CompileSettings {
+        /// Bytes of address space of a compile worker; Cranelift takes about 1 GB for an 18 MB component.
+        memory_bytes: u64 = 4 << 30;
+        /// Seconds of processor time of a compile worker.
+        cpu_s: u64 = 300;
+        /// Seconds on the wall clock of a compile worker.
+        timeout_s: u64 = 600;
+    }
+    /// The pool all instances live in.
+    engine: RawEngine -> EngineSettings {
+        /// Live instances on the host, idle ones included; below what the usual limit of 65,530 memory mappings allows.
+        instances: u32 = 4096;
+        /// Bytes of an idle slot's memory kept resident, so that a start does not page-fault.
+        keep_resident_bytes: usize = 1 << 20;
+    }
+    /// Tensor compute.
+    compute: RawCompute -> ComputeSettings {
+        /// Threads that run graphs; 0 is one per core.
+        threads: usize = 0;
+        /// Threads inside one run of a graph; 1, because calls already run side by side.
+        intra_op_threads: usize = 1;
+        /// Jobs that may wait for a compute thread.
+        queue_length: usize = 4096;
+        /// Where ONNX Runtime's library is; empty means the places `modelet setup --help` lists.
+        onnxruntime_library: String = String::new();
+        /// Bytes of one graph with its external data; protobuf's own limit is 2 GiB.
+        graph_bytes: u64 = (2 << 30) - 1;
+    }
+    /// Accounting.
+    ledger: RawLedger -> LedgerSettings {
+        /// Seconds between checkpoints of the counters; what a crash may lose.
+        checkpoint_s: u64 = 5;
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
+pub enum ConfigError {
+    #[error("cannot read the configuration file {path}: {error}")]
+    Read { path: PathBuf, error: std::io::Error },
+    #[error("the configuration file {path} is not valid: {error}")]
+    Parse { path: PathBuf, error: Box<toml::de::Error> },
+    #[error("the configuration is not valid: {}", .0.join("; "))]
+    Invalid(Vec<String>),
+}
+
+impl Config {
+    /// Reads and checks a file, or takes the defaults when there is none.
+    ///
+    /// # Errors
+    /// When the file cannot be read or parsed, names an unknown key, or holds values that contradict
+    /// each other; all mistakes at once.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let Some(path) = path else { return Ok(Self::default()) };
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
+        let raw: Raw = toml::from_str(&text).map_err(|error| ConfigError::Parse {
+            path: path.to_owned(),
+            error: Box::new(error),
+        })?;
+        Self::from_raw(raw).check()
+    }
+
+    /// Marks a key as said by a flag, which stands over the file.
+    pub fn origin(&self, key: &'static str) -> &'static str {
+        if self.written.contains(key) { "file" } else { "default" }
+    }
+
+    fn check(self) -> Result<Self, ConfigError> {
+        let mut wrong = Vec::new();
+        let mut require = |holds: bool, text: &str| {
+            if !holds {
+                wrong.push(text.to_owned());
+            }
+        };
+        require(self.server.connections > 0, "server.connections must be at least 1");
+        require(
+            (8 * 1024..=1 << 20).contains(&self.server.header_bytes),
+            "server.header_bytes must be between 8192 (the HTTP library's least) and 1048576",
+        );
+        require(
+            self.limits.request_body_bytes <= self.limits.inflight_bytes,
+            "limits.request_body_bytes must not exceed limits.inflight_bytes, or no such body could ever come",
+        );
+        require(
+            self.limits.tenant_requests <= self.limits.inflight_requests,
+            "limits.tenant_requests must not exceed limits.inflight_requests",
+        );
+        require(
+            self.guest.memory_bytes <= 4 << 30,
+            "guest.memory_bytes must not exceed 4294967296, the most a 32-bit guest can address",
+        );
+        require((1..=8000).contains(&self.engine.instances), "engine.instances must be between 1 and 8000");
+        require(self.compute.threads <= 1024, "compute.threads must not exceed 1024");
+        if wrong.is_empty() { Ok(self) } else { Err(ConfigError::Invalid(wrong)) }
+    }
+}
+
+/// Where things are in the data directory.
+#[derive(Debug, Clone)]
+pub struct DataDir(PathBuf);
+
+impl DataDir {
+    /// The data directory at `path`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Compiled components, made again whenever they are missing.
+    pub fn compiled(&self) -> PathBuf {
+        self.0.join("compiled")
+    }
+
+    /// Checkpoints of the ledger.
+    pub fn counters(&self) -> PathBuf {
+        self.0.join("counters")
+    }
+}
+
+/// Free key/values, as versions and guests carry them.
+pub type KeyValues = BTreeMap<String, String>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, ConfigError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        Config::load(Some(file.path()))
+    }
+
+    #[test]
+    fn the_defaults_are_valid_and_each_has_a_reason() {
+        let config = Config::default().check().unwrap();
+        for setting in config.settings() {
+            assert!(!setting.reason.is_empty(), "{}", setting.key);
+            assert_eq!(setting.value, setting.default, "{}", setting.key);
+            assert_eq!(setting.origin, "default");
+        }
+    }
+
+    #[test]
+    fn a_file_sets_what_it_names_and_says_so() {
+        let config = load("[limits]\nrequest_body_bytes = 1000\n").unwrap();
+        let setting = config.settings().into_iter().find(|s| s.origin == "file").unwrap();
+        assert_eq!((setting.key, setting.value), ("limits.request_body_bytes", 1000.into()));
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        let error = load("[limits]\nrequest_body = 1\n").unwrap_err().to_string();
+        assert!(error.contains("request_body"), "{error}");
+    }
+
+    #[test]
+    fn all_contradictions_are_told_at_once() {
+        let error = load(
+            "[limits]\nrequest_body_bytes = 10\ninflight_bytes = 5\n[engine]\ninstances = 0\n",
+        )
+        .unwrap_err()
+        .to_string();
+        assert!(error.contains("inflight_bytes") && error.contains("engine.instances"), "{error}");
+    }
+}

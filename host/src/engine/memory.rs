@@ -1,0 +1,115 @@
+//! The process's memory: how much is resident, what a guest may take, and giving back what is free.
+
+use wasmtime::ResourceLimiter;
+
+/// Bytes of this process in physical memory; 0 where the system does not say.
+pub fn resident_bytes() -> u64 {
+    let Ok(statm) = std::fs::read_to_string("/proc/self/statm") else { return 0 };
+    let pages = statm.split(' ').nth(1).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+    pages * rustix::param::page_size() as u64
+}
+
+/// Gives memory that the allocator keeps for later back to the system.
+#[allow(unsafe_code, reason = "malloc_trim has no safe binding")]
+pub fn return_free_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: glibc documents malloc_trim as thread-safe; it takes no pointers and frees nothing that
+    // is in use.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// What one store may take, summed over all its memories and tables.
+///
+/// wasmtime's own `StoreLimits` caps each memory by itself, so a component with four memories could
+/// take four times the limit.
+#[derive(Debug)]
+pub struct MemoryLimiter {
+    memory_bytes: u64,
+    table_elements: u64,
+    memory_limit: u64,
+    table_limit: u64,
+    /// The last growth that was refused, for the error of the trap that follows.
+    refused: Option<Refusal>,
+}
+
+/// A growth past a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Linear memory: what it would have come to, and the limit, in bytes.
+    Memory(u64, u64),
+    /// Tables: what they would have come to, and the limit, in elements.
+    Table(u64, u64),
+}
+
+impl MemoryLimiter {
+    /// A limiter for one store: bytes of all memories, elements of all tables.
+    pub fn new(memory_limit: u64, table_limit: u64) -> Self {
+        Self { memory_bytes: 0, table_elements: 0, memory_limit, table_limit, refused: None }
+    }
+
+    /// Bytes of linear memory taken so far.
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory_bytes
+    }
+
+    /// The last growth that was refused.
+    pub fn refused(&self) -> Option<Refusal> {
+        self.refused
+    }
+}
+
+impl ResourceLimiter for MemoryLimiter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let total = self.memory_bytes.saturating_add(desired.saturating_sub(current) as u64);
+        if total > self.memory_limit {
+            self.refused = Some(Refusal::Memory(total, self.memory_limit));
+            return Ok(false);
+        }
+        self.memory_bytes = total;
+        Ok(true)
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let total = self.table_elements.saturating_add(desired.saturating_sub(current) as u64);
+        if total > self.table_limit {
+            self.refused = Some(Refusal::Table(total, self.table_limit));
+            return Ok(false);
+        }
+        self.table_elements = total;
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_memories_of_a_store_share_one_limit() {
+        let mut limiter = MemoryLimiter::new(100, 10);
+        assert!(limiter.memory_growing(0, 60, None).unwrap());
+        assert!(!limiter.memory_growing(0, 60, None).unwrap());
+        assert_eq!(limiter.refused(), Some(Refusal::Memory(120, 100)));
+        assert!(limiter.memory_growing(60, 100, None).unwrap());
+        assert_eq!(limiter.memory_bytes(), 100);
+        assert!(limiter.table_growing(0, 10, None).unwrap());
+        assert!(!limiter.table_growing(10, 11, None).unwrap());
+    }
+
+    #[test]
+    fn this_process_has_resident_memory() {
+        assert!(resident_bytes() > 1 << 20);
+    }
+}

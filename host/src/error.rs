@@ -1,0 +1,307 @@
+//! What a caller is told when a request cannot be answered, and the one table from kinds to statuses.
+//!
+//! Every operation has an error type of its own; at the edge each becomes an [`Error`]: a kind, a
+//! message that is safe for strangers, the place and the remedy where there are any, and, apart from
+//! them, what only the operator may read.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use http::StatusCode;
+use serde::Serialize;
+
+/// Whose fault it is and what to do about it, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Nothing has that name.
+    NotFound,
+    /// The route exists, with other methods.
+    MethodNotAllowed,
+    /// The request is malformed or does not fit the model.
+    BadRequest,
+    /// A limit on size is in the way.
+    TooLarge,
+    /// No or unknown credentials.
+    Unauthenticated,
+    /// Known credentials that do not reach here.
+    Forbidden,
+    /// What exists contradicts what was asked for.
+    Conflict,
+    /// It changed since the caller looked (If-Match, If-None-Match).
+    PreconditionFailed,
+    /// This caller's own share is used up.
+    QuotaExceeded,
+    /// The host has no room.
+    Overloaded,
+    /// Time ran out.
+    Deadline,
+    /// The guest trapped.
+    Trap,
+    /// The guest ended without an answer that could be used.
+    NoResponse,
+    /// The guest said that it failed.
+    GuestError,
+    /// No instance could be started.
+    InstantiationFailed,
+    /// The model cannot be served now.
+    ModelUnavailable,
+    /// The registry takes no changes.
+    ReadOnly,
+    /// The caller went away before the answer.
+    ClientGone,
+    /// This host does not do it.
+    Unsupported,
+    /// A fault of the host.
+    Internal,
+}
+
+impl Kind {
+    /// All kinds, for documents and tests.
+    pub const ALL: [Self; 20] = [
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::BadRequest,
+        Self::TooLarge,
+        Self::Unauthenticated,
+        Self::Forbidden,
+        Self::Conflict,
+        Self::PreconditionFailed,
+        Self::QuotaExceeded,
+        Self::Overloaded,
+        Self::Deadline,
+        Self::Trap,
+        Self::NoResponse,
+        Self::GuestError,
+        Self::InstantiationFailed,
+        Self::ModelUnavailable,
+        Self::ReadOnly,
+        Self::ClientGone,
+        Self::Unsupported,
+        Self::Internal,
+    ];
+
+    /// The HTTP status; every protocol's encoder reads this table and no other.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::Conflict => StatusCode::CONFLICT,
+            Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
+            Self::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
+            Self::Overloaded
+            | Self::InstantiationFailed
+            | Self::ModelUnavailable
+            | Self::ReadOnly => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Deadline => StatusCode::GATEWAY_TIMEOUT,
+            Self::Trap | Self::NoResponse | Self::GuestError | Self::Internal => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            // Nobody reads it; it is for logs and metrics, as nginx's 499.
+            Self::ClientGone => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
+            Self::Unsupported => StatusCode::NOT_IMPLEMENTED,
+        }
+    }
+
+    /// The spelling in answers, logs and metric labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::BadRequest => "bad_request",
+            Self::TooLarge => "too_large",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Forbidden => "forbidden",
+            Self::Conflict => "conflict",
+            Self::PreconditionFailed => "precondition_failed",
+            Self::QuotaExceeded => "quota_exceeded",
+            Self::Overloaded => "overloaded",
+            Self::Deadline => "deadline",
+            Self::Trap => "trap",
+            Self::NoResponse => "no_response",
+            Self::GuestError => "guest_error",
+            Self::InstantiationFailed => "instantiation_failed",
+            Self::ModelUnavailable => "model_unavailable",
+            Self::ReadOnly => "read_only",
+            Self::ClientGone => "client_gone",
+            Self::Unsupported => "unsupported",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+/// A refusal or a failure, on its way to a caller.
+#[derive(Debug, Clone)]
+pub struct Error {
+    kind: Kind,
+    message: Cow<'static, str>,
+    place: Option<String>,
+    remedy: Option<Cow<'static, str>>,
+    /// For the operator's log only.
+    internal: Option<String>,
+    retry_after: Option<Duration>,
+    /// The methods a route takes, for 405.
+    allow: Option<&'static str>,
+}
+
+impl Error {
+    /// An error of `kind` with a message that is safe for strangers.
+    pub fn new(kind: Kind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            place: None,
+            remedy: None,
+            internal: None,
+            retry_after: None,
+            allow: None,
+        }
+    }
+
+    /// A fault of the host: strangers read a fixed text, the operator reads `internal`.
+    pub fn internal(internal: impl fmt::Display) -> Self {
+        Self::new(Kind::Internal, "the server failed in an unexpected way")
+            .with_internal(internal)
+            .remedy("try again; if it happens again, the server's log has the reason")
+    }
+
+    /// Where it is: a tensor, a header, a part of the request.
+    #[must_use]
+    pub fn at(mut self, place: impl Into<String>) -> Self {
+        self.place = Some(place.into());
+        self
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(mut self, remedy: impl Into<Cow<'static, str>>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// What only the operator may read.
+    #[must_use]
+    pub fn with_internal(mut self, internal: impl fmt::Display) -> Self {
+        self.internal = Some(internal.to_string());
+        self
+    }
+
+    /// When to come back, sent as `Retry-After`.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// Which methods would do, sent as `Allow`.
+    #[must_use]
+    pub fn allow(mut self, methods: &'static str) -> Self {
+        self.allow = Some(methods);
+        self
+    }
+
+    /// Which methods would do, if that is the matter.
+    pub fn allowed(&self) -> Option<&'static str> {
+        self.allow
+    }
+
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// When to come back, if that is known.
+    pub fn wait(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// What only the operator may read, if there is more than the message.
+    pub fn operator_detail(&self) -> Option<&str> {
+        self.internal.as_deref()
+    }
+
+    /// The whole text for a caller: what, where, and what to do.
+    pub fn text(&self) -> String {
+        let mut text = self.message.to_string();
+        if let Some(place) = &self.place {
+            text.push_str("; where: ");
+            text.push_str(place);
+        }
+        if let Some(remedy) = &self.remedy {
+            text.push_str("; ");
+            text.push_str(remedy);
+        }
+        text
+    }
+
+    /// The JSON body of an error: `error` is a string, as Open Inference Protocol clients read it.
+    pub fn body(&self) -> ErrorBody<'_> {
+        ErrorBody {
+            error: self.text(),
+            kind: self.kind.as_str(),
+            place: self.place.as_deref(),
+            remedy: self.remedy.as_deref(),
+        }
+    }
+}
+
+/// The JSON body of an error.
+#[derive(Debug, Serialize)]
+pub struct ErrorBody<'a> {
+    /// What was wrong, where, and what to do, in one string.
+    pub error: String,
+    /// The kind, for programs.
+    pub kind: &'static str,
+    /// The place alone.
+    #[serde(rename = "where", skip_serializing_if = "Option::is_none")]
+    pub place: Option<&'a str>,
+    /// The remedy alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<&'a str>,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text())
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<crate::names::NameError> for Error {
+    fn from(error: crate::names::NameError) -> Self {
+        Self::new(Kind::BadRequest, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_an_error_status_and_its_own_spelling() {
+        let spellings: std::collections::BTreeSet<_> =
+            Kind::ALL.iter().map(|kind| kind.as_str()).collect();
+        assert_eq!(spellings.len(), Kind::ALL.len());
+        for kind in Kind::ALL {
+            assert!(kind.status().is_client_error() || kind.status().is_server_error());
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
+        }
+    }
+
+    #[test]
+    fn a_caller_reads_what_where_and_what_to_do_but_not_what_is_internal() {
+        let error = Error::new(Kind::BadRequest, "wrong shape")
+            .at("input \"image\"")
+            .remedy("send [1,1,28,28]")
+            .with_internal("secret");
+        let body = serde_json::to_string(&error.body()).unwrap();
+        assert_eq!(error.text(), "wrong shape; where: input \"image\"; send [1,1,28,28]");
+        assert!(!body.contains("secret"));
+    }
+}

@@ -1,0 +1,324 @@
+//! The host: every long-lived part, made once, in the order they depend on each other.
+
+use std::io::BufReader;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::config::{Config, DataDir};
+use crate::engine::Engine;
+use crate::engine::compile::Compiler;
+use crate::engine::deployment::{Deployments, Parts};
+use crate::error::Error;
+use crate::http::account::RequestIds;
+use crate::http::admit::Admission;
+use crate::http::documents;
+use crate::ledger::{
+    CHECKPOINT_REWRITE_BYTES, Callable, Clock, EfficiencyReport, Extent, Ledger, SAMPLE_INTERVAL,
+    Window,
+};
+use crate::metrics::Metrics;
+use crate::names::ModelName;
+use crate::nn::backend::{BackendKind, Backends, LoadOptions, Search};
+use crate::nn::compute::{Compute, ComputeThreads};
+use crate::nn::graph::GraphStore;
+use crate::registry::{
+    FileRegistry, OpenError, OpenReport, RealDisk, Registry as _, Snapshot, SystemClock, Version,
+};
+
+/// Why a host cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The registry does not open.
+    #[error("the registry does not open: {0}")]
+    Registry(#[from] OpenError),
+    /// wasmtime does not start.
+    #[error("the WebAssembly engine does not start: {0:#}")]
+    Engine(wasmtime::Error),
+    /// The system refuses something.
+    #[error("{what}: {error}")]
+    System {
+        /// What was being done.
+        what: &'static str,
+        /// What the system said.
+        error: std::io::Error,
+    },
+}
+
+/// What a host is started with.
+pub struct Options {
+    /// The settings.
+    pub config: Config,
+    /// Where everything is kept.
+    pub data_dir: DataDir,
+    /// The program with the `compile-worker` command.
+    pub worker: PathBuf,
+}
+
+/// Every long-lived part of a server.
+pub struct Host {
+    config: Config,
+    registry: FileRegistry,
+    /// What opening the registry repaired.
+    opened: OpenReport,
+    admission: Admission,
+    deployments: Deployments,
+    ledger: Arc<Ledger>,
+    metrics: Arc<Metrics>,
+    request_ids: RequestIds,
+    compute: Compute,
+    data_dir: DataDir,
+    /// Set when the server has begun to drain.
+    draining: AtomicBool,
+    /// Held to the end: dropping them ends the threads.
+    _threads: ComputeThreads,
+}
+
+impl Host {
+    /// Opens the data directory and starts every part. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running.
+    pub fn start(options: Options) -> Result<Arc<Self>, StartError> {
+        let Options { config, data_dir, worker } = options;
+        let system = |what| move |error| StartError::System { what, error };
+        let (registry, opened) =
+            FileRegistry::open(data_dir.path(), Arc::new(RealDisk), Arc::new(SystemClock))?;
+        let ledger = Arc::new(Ledger::new(Clock::monotonic()));
+        restore(&ledger, &data_dir);
+        let library = PathBuf::from(&config.compute.onnxruntime_library);
+        let backends = Backends::discover(&Search::of_process(Some(library)));
+        let intra_op_threads = config.compute.intra_op_threads;
+        let options = LoadOptions {
+            intra_op_threads: NonZeroUsize::new(intra_op_threads).unwrap_or(NonZeroUsize::MIN),
+        };
+        let graph_bytes = config.compute.graph_bytes;
+        let graphs = GraphStore::new(backends, options, graph_bytes, Arc::clone(&ledger));
+        let engine = Arc::new(Engine::new(&config.engine).map_err(StartError::Engine)?);
+        let compiler = Compiler::open(
+            Arc::clone(&engine),
+            data_dir.compiled(),
+            worker,
+            config.compile.clone(),
+        )
+        .map_err(system("making the folder for compiled code"))?;
+        let (threads, queue) = (config.compute.threads, config.compute.queue_length);
+        let threads = ComputeThreads::start(threads, queue, &ledger)
+            .map_err(system("starting compute threads"))?;
+        let deployments = Deployments::new(Parts {
+            engine,
+            compiler,
+            graphs: Arc::new(graphs),
+            blobs: Arc::new(registry.blobs().clone()),
+            compute: threads.handle(),
+            ledger: Arc::clone(&ledger),
+            guest: config.guest.clone(),
+            queue_length: config.limits.queue_length,
+        });
+        Ok(Arc::new(Self {
+            admission: Admission::new(config.limits.clone()),
+            config,
+            registry,
+            opened,
+            deployments,
+            ledger,
+            metrics: Arc::default(),
+            request_ids: RequestIds::default(),
+            compute: threads.handle(),
+            data_dir,
+            draining: AtomicBool::new(false),
+            _threads: threads,
+        }))
+    }
+
+    /// Starts what runs beside the requests: samples, checkpoints, and the end of idle instances. The
+    /// tasks end with the runtime.
+    pub fn spawn_background(self: &Arc<Self>) {
+        let host = Arc::clone(self);
+        tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(SAMPLE_INTERVAL);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                host.ledger.sample();
+                host.deployments.reap();
+            }
+        });
+        let host = Arc::clone(self);
+        tokio::spawn(async move {
+            let every = Duration::from_secs(host.config.ledger.checkpoint_s.max(1));
+            let mut ticks = tokio::time::interval(every);
+            let mut extent = Extent::Whole;
+            loop {
+                ticks.tick().await;
+                let host = Arc::clone(&host);
+                let checkpoint = tokio::task::spawn_blocking(move || host.checkpoint(extent));
+                extent = checkpoint.await.unwrap_or(Extent::Whole);
+            }
+        });
+    }
+
+    /// Writes a checkpoint of the ledger; says how much the next one must write.
+    fn checkpoint(&self, extent: Extent) -> Extent {
+        match write_checkpoint(&self.ledger, &self.data_dir, extent) {
+            Ok(bytes) if bytes < CHECKPOINT_REWRITE_BYTES => Extent::Changed,
+            Ok(_) => Extent::Whole,
+            Err(error) => {
+                tracing::warn!(%error, "the ledger's checkpoint could not be written");
+                Extent::Whole
+            }
+        }
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Models, versions and aliases.
+    pub fn registry(&self) -> &FileRegistry {
+        &self.registry
+    }
+
+    /// Everything that is published at this moment.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.registry.snapshot()
+    }
+
+    /// What opening the registry repaired.
+    pub fn opened(&self) -> &OpenReport {
+        &self.opened
+    }
+
+    /// The room there is for requests.
+    pub fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
+    /// The versions that are ready to serve.
+    pub fn deployments(&self) -> &Deployments {
+        &self.deployments
+    }
+
+    /// The accounts.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Where request ids come from.
+    pub fn request_ids(&self) -> &RequestIds {
+        &self.request_ids
+    }
+
+    /// The way to the compute threads.
+    pub fn compute(&self) -> &Compute {
+        &self.compute
+    }
+
+    /// The efficiencies of a window that ends now. Authentication is off, so everyone may call every
+    /// model.
+    pub fn efficiency(&self, window: Window) -> EfficiencyReport {
+        let snapshot = self.snapshot();
+        let models: Vec<ModelName> = snapshot.iter().map(|model| model.name.clone()).collect();
+        self.ledger.efficiency(window, Callable::Models(&models))
+    }
+
+    /// Whether requests are taken.
+    ///
+    /// # Errors
+    /// When the server is draining.
+    pub fn check_ready(&self) -> Result<(), Error> {
+        if self.draining.load(Ordering::Relaxed) { Err(documents::draining()) } else { Ok(()) }
+    }
+
+    /// The engine a version runs on, and its release; none while it is not loaded.
+    pub fn engine_of(&self, version: &Version) -> Option<String> {
+        let kind = self.deployments.find(version)?.backend()?;
+        self.deployments.graphs().backends().engine(kind)
+    }
+
+    /// The platform of a version, as the Open Inference Protocol spells it: `<project>_<format>`.
+    pub fn platform(&self, version: &Version) -> String {
+        let has_graph = version.record.assets.keys().any(crate::nn::graph::is_graph);
+        if !has_graph {
+            return "wasm_component".to_owned();
+        }
+        let loaded = self.deployments.find(version).and_then(|deployment| deployment.backend());
+        let backends = self.deployments.graphs().backends();
+        let kind = loaded.or_else(|| backends.select(version.record.backend).ok());
+        kind.map_or("unknown", BackendKind::as_str).to_owned() + "_onnx"
+    }
+
+    /// Drops what the registry no longer has, after a change. Blocks for some milliseconds.
+    pub fn settle(&self) {
+        let snapshot = self.snapshot();
+        self.deployments.retain(&snapshot);
+        self.metrics.retain(|model, version| {
+            snapshot.get(model).is_some_and(|model| model.versions.contains_key(version))
+        });
+    }
+
+    /// From here on the server says that it is not ready.
+    pub fn begin_drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// The last request is answered: instances go, and the last checkpoint is written.
+    pub fn end_drain(&self) {
+        self.deployments.retire_all();
+        self.checkpoint(Extent::Last);
+    }
+}
+
+fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn checkpoint_file(data_dir: &DataDir) -> PathBuf {
+    data_dir.counters().join("ledger.jsonl")
+}
+
+/// Adds what earlier processes counted. Counters that cannot be read are moved aside, never in the way
+/// of serving.
+fn restore(ledger: &Ledger, data_dir: &DataDir) {
+    let path = checkpoint_file(data_dir);
+    let Ok(file) = std::fs::File::open(&path) else { return };
+    match ledger.restore(BufReader::new(file), wall_ms()) {
+        Ok(restored) if restored.damaged > 0 || restored.unaccounted_ms > 0 => {
+            let (lines, ms) = (restored.damaged, restored.unaccounted_ms);
+            tracing::warn!(damaged_lines = lines, unaccounted_ms = ms, "the ledger has gaps");
+        }
+        Ok(_) => {}
+        Err(error) => {
+            tracing::warn!(%error, path = %path.display(), "the ledger's counters begin anew");
+            let _ = std::fs::rename(&path, path.with_extension("unreadable"));
+        }
+    }
+}
+
+/// Appends a checkpoint, or begins a new file with a whole one; answers how long the file is now.
+fn write_checkpoint(
+    ledger: &Ledger,
+    data_dir: &DataDir,
+    extent: Extent,
+) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
+    let path = checkpoint_file(data_dir);
+    std::fs::create_dir_all(data_dir.counters())?;
+    if extent == Extent::Whole {
+        let mut file = tempfile::NamedTempFile::new_in(data_dir.counters())?;
+        ledger.checkpoint(&mut file, wall_ms(), extent)?;
+        file.persist(&path)?;
+    } else {
+        let mut file = std::fs::OpenOptions::new().append(true).create(true).open(&path)?;
+        ledger.checkpoint(&mut file, wall_ms(), extent)?;
+    }
+    Ok(std::fs::metadata(&path)?.len())
+}

@@ -1,0 +1,195 @@
+//! Account: what every request leaves behind, whatever became of it: its id, how long each stage took,
+//! one line in the log if it failed, and its place in the metrics.
+//!
+//! A request whose caller goes away is dropped wherever it is; the account notices by being dropped
+//! unfinished.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use http::header::HeaderName;
+use http::request::Parts;
+use http::{HeaderValue, Response};
+
+use super::body::Body;
+use super::route::{Called, Route};
+use crate::error::{Error, Kind};
+use crate::metrics::{Metrics, VersionMetrics};
+
+/// The request's id, taken over from the caller or made here, and sent back.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The version that answered, whatever alias was called.
+pub const MODEL_VERSION: HeaderName = HeaderName::from_static("modelet-version");
+/// How long each stage took, in milliseconds (W3C Server Timing).
+pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// Most characters of a caller's own request id; longer ones are replaced.
+const REQUEST_ID_CHARS: usize = 128;
+
+/// Makes ids that no two requests of one server share, nor, most likely, those of two servers.
+pub struct RequestIds {
+    prefix: String,
+    next: AtomicU64,
+}
+
+impl Default for RequestIds {
+    fn default() -> Self {
+        let prefix = ulid::Ulid::new().to_string().to_lowercase();
+        Self { prefix, next: AtomicU64::new(0) }
+    }
+}
+
+impl RequestIds {
+    /// The next number, for a request's id and for spreading calls over weighted versions.
+    pub fn ticket(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn of(&self, head: &Parts, ticket: u64) -> String {
+        let own = head.headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
+        match own {
+            Some(own) if !own.is_empty() && own.len() <= REQUEST_ID_CHARS => own.to_owned(),
+            _ => format!("{}-{ticket}", self.prefix),
+        }
+    }
+}
+
+/// How long the stages of an inference took.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Stages {
+    /// Reading and decoding the body.
+    pub decode: Duration,
+    /// Waiting for an instance, and starting one.
+    pub acquire: Duration,
+    /// The guest's own code.
+    pub guest: Duration,
+    /// Its graphs in an engine.
+    pub compute: Duration,
+}
+
+/// The account of one request.
+pub struct Account {
+    /// The request's id.
+    pub id: String,
+    /// How long the stages took, filled in as they pass.
+    pub stages: Stages,
+    started: Instant,
+    route: &'static str,
+    called: Option<(Called, Arc<VersionMetrics>)>,
+    metrics: Arc<Metrics>,
+    finished: bool,
+}
+
+impl Account {
+    /// Opens the account of a request.
+    pub fn open(metrics: &Arc<Metrics>, ids: &RequestIds, head: &Parts, ticket: u64) -> Self {
+        Self {
+            id: ids.of(head, ticket),
+            stages: Stages::default(),
+            started: Instant::now(),
+            route: "none",
+            called: None,
+            metrics: Arc::clone(metrics),
+            finished: false,
+        }
+    }
+
+    /// The request found its route.
+    pub fn routed(&mut self, route: &Route) {
+        self.route = route.label();
+        if let Route::Infer(called) = route {
+            let metrics = self.metrics.version(&called.version.model, &called.version.name);
+            self.called = Some((called.clone(), metrics));
+        }
+    }
+
+    /// Times a stage.
+    pub async fn time<T>(slot: &mut Duration, stage: impl Future<Output = T>) -> T {
+        let started = Instant::now();
+        let result = stage.await;
+        *slot = started.elapsed();
+        result
+    }
+
+    /// Closes the account with the response, which gets the headers every answer carries.
+    pub fn finish(mut self, result: Result<Response<Body>, Error>) -> Response<Body> {
+        self.finished = true;
+        let outcome = result.as_ref().err().map(Error::kind);
+        let mut response = match result {
+            Ok(response) => response,
+            Err(error) => {
+                self.log(&error);
+                super::encode::error(&error)
+            }
+        };
+        self.record(outcome);
+        let headers = response.headers_mut();
+        if let Ok(id) = HeaderValue::from_str(&self.id) {
+            headers.insert(REQUEST_ID, id);
+        }
+        if let Some((called, _)) = &self.called {
+            if let Ok(version) = HeaderValue::from_str(called.version.name.as_str()) {
+                headers.insert(MODEL_VERSION, version);
+            }
+            if let Ok(timing) = HeaderValue::from_str(&self.server_timing()) {
+                headers.insert(SERVER_TIMING, timing);
+            }
+        }
+        response
+    }
+
+    fn record(&self, outcome: Option<Kind>) {
+        self.metrics.request(self.route, outcome);
+        if let Some((_, metrics)) = &self.called {
+            metrics.record(outcome, self.started.elapsed());
+        }
+    }
+
+    fn log(&self, error: &Error) {
+        let (id, kind) = (&self.id, error.kind().as_str());
+        let model = self.called.as_ref().map(|(called, _)| called.version.model.as_str());
+        let version = self.called.as_ref().map(|(called, _)| called.version.name.as_str());
+        let detail = error.operator_detail();
+        match error.kind() {
+            Kind::Internal | Kind::InstantiationFailed | Kind::ReadOnly => {
+                tracing::error!(id, kind, model, version, detail, "{error}");
+            }
+            Kind::Trap | Kind::NoResponse | Kind::GuestError | Kind::ModelUnavailable => {
+                tracing::warn!(id, kind, model, version, detail, "{error}");
+            }
+            Kind::Overloaded | Kind::QuotaExceeded | Kind::Deadline => {
+                tracing::info!(id, kind, model, version, detail, "{error}");
+            }
+            _ => tracing::debug!(id, kind, model, version, detail, "{error}"),
+        }
+    }
+
+    fn server_timing(&self) -> String {
+        let Stages { decode, acquire, guest, compute } = self.stages;
+        let mut text = String::with_capacity(128);
+        let stages = [
+            ("decode", decode),
+            ("acquire", acquire),
+            ("guest", guest),
+            ("compute", compute),
+            ("total", self.started.elapsed()),
+        ];
+        for (index, (name, time)) in stages.into_iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{separator}{name};dur={:.3}", time.as_secs_f64() * 1e3);
+        }
+        text
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        if !self.finished {
+            tracing::debug!(id = self.id, route = self.route, "the caller left before its answer");
+            self.record(Some(Kind::ClientGone));
+        }
+    }
+}

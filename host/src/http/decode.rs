@@ -1,0 +1,113 @@
+//! Decode: the body of a request, read into one aligned buffer, then made into tensors.
+//!
+//! The buffer is laid out so that the first tensor after the JSON part is aligned; a binary tensor is
+//! never copied again before the engine reads it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::admit::{Permit, body_too_large, content_length};
+use super::oip::{self, DecodeErrorKind, DecodeLimits, InferRequest, JSON_LENGTH_HEADER};
+use crate::config::Limits;
+use crate::error::{Error, Kind};
+use crate::tensor::AlignedBuffer;
+use crate::version::Signature;
+
+/// Room for a body that does not say its length; it grows with what comes.
+const UNSAID_LENGTH_BYTES: usize = 16 << 10;
+
+/// Room that is set aside on the word of a Content-Length alone. A longer body grows into more.
+const SAID_LENGTH_BYTES: u64 = 256 << 20;
+
+/// Reads and decodes an Open Inference Protocol request.
+///
+/// # Errors
+/// When the body is too long, too slow or cut short, or is no request this signature takes; see the
+/// kinds of [`oip::DecodeError`].
+pub async fn infer(
+    head: &Parts,
+    body: Incoming,
+    permit: &mut Permit,
+    limits: &Limits,
+    signature: &Signature,
+) -> Result<InferRequest, Error> {
+    if head.headers.contains_key(http::header::CONTENT_ENCODING) {
+        return Err(Error::new(Kind::Unsupported, "compressed request bodies are not supported")
+            .at("header Content-Encoding")
+            .remedy("send the body as it is"));
+    }
+    let length = content_length(head)?;
+    let header = match head.headers.get(JSON_LENGTH_HEADER) {
+        // What is not ASCII is certainly no number.
+        Some(value) => Some(value.to_str().unwrap_or("not ASCII")),
+        None => None,
+    };
+    let json = oip::json_length(header, length).map_err(decode_error)?;
+    let body = read(body, length, json.tensor_offset(), permit, limits).await?;
+    oip::decode_infer(body, json, signature, &decode_limits(limits)).map_err(decode_error)
+}
+
+fn decode_limits(limits: &Limits) -> DecodeLimits {
+    DecodeLimits {
+        json_depth: limits.json_depth as usize,
+        tensor_elements: usize::try_from(limits.tensor_elements).unwrap_or(usize::MAX),
+        inputs: limits.inputs as usize,
+        ..DecodeLimits::default()
+    }
+}
+
+fn decode_error(error: oip::DecodeError) -> Error {
+    let kind = match error.kind() {
+        DecodeErrorKind::BadRequest => Kind::BadRequest,
+        DecodeErrorKind::TooLarge => Kind::TooLarge,
+    };
+    let place = match (error.tensor(), error.place()) {
+        (_, Some(place)) => Some(place.to_owned()),
+        (Some(tensor), None) => Some(format!("input {tensor:?}")),
+        (None, None) => None,
+    };
+    let converted = Error::new(kind, error.to_string());
+    match place {
+        Some(place) => converted.at(place),
+        None => converted,
+    }
+}
+
+async fn read(
+    mut body: Incoming,
+    length: Option<u64>,
+    aligned_offset: usize,
+    permit: &mut Permit,
+    limits: &Limits,
+) -> Result<Bytes, Error> {
+    let room = match length {
+        Some(length) => usize::try_from(length.min(SAID_LENGTH_BYTES)).unwrap_or(usize::MAX),
+        None => UNSAID_LENGTH_BYTES,
+    };
+    let mut buffer = AlignedBuffer::with_aligned_offset(room, aligned_offset);
+    let due = Instant::now() + Duration::from_millis(limits.body_timeout_ms);
+    loop {
+        let frame = tokio::time::timeout_at(due, body.frame()).await.map_err(|_| {
+            Error::new(
+                Kind::Deadline,
+                format!("the body did not come within {} ms (limits.body_timeout_ms)", limits.body_timeout_ms),
+            )
+        })?;
+        let Some(frame) = frame else { return Ok(buffer.freeze()) };
+        let frame = frame.map_err(|error| {
+            Error::new(Kind::BadRequest, "the body ended before its length")
+                .with_internal(error)
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        if (buffer.len() + data.len()) as u64 > limits.request_body_bytes {
+            return Err(body_too_large(None, limits.request_body_bytes));
+        }
+        permit.reserve(data.len() as u64)?;
+        buffer.extend(&data);
+    }
+}

@@ -1,0 +1,456 @@
+//! The management API, `/api/v1`: models, versions, aliases, and what the host knows of itself.
+//!
+//! axum routes here; it is off the data path.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::multipart::Multipart;
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::header::{ETAG, IF_MATCH, IF_NONE_MATCH};
+use axum::http::{HeaderMap, HeaderValue, Request, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use hyper::body::Incoming;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tower::ServiceExt as _;
+
+use super::authenticate::DEFAULT_TENANT;
+use super::body::Body;
+use crate::error::{Error, Kind};
+use crate::host::Host;
+use crate::ledger::Window;
+use crate::names::{AliasName, ModelName, VersionName};
+use crate::publish::{self, Published};
+use crate::registry::{
+    Alias, Change, Expect, HistoryError, Model, Op, Registry as _, Version, WeightedTarget,
+};
+use crate::version::Annotations;
+
+/// Records of a history that are sent unless more are asked for.
+const DEFAULT_HISTORY: usize = 100;
+
+/// Answers a management request.
+pub async fn answer(host: &Arc<Host>, request: Request<Incoming>) -> http::Response<Body> {
+    // The router is a tree of a few nodes; making it costs microseconds, off the data path.
+    let answered = router(Arc::clone(host)).oneshot(request.map(axum::body::Body::new)).await;
+    let response = answered.unwrap_or_else(|never| match never {});
+    response.map(Body::stream)
+}
+
+fn router(host: Arc<Host>) -> axum::Router {
+    axum::Router::new()
+        .route("/api/v1/models", get(models))
+        .route("/api/v1/models/{model}", get(model).delete(delete_model))
+        .route("/api/v1/models/{model}/versions", get(versions))
+        .route(
+            "/api/v1/models/{model}/versions/{version}",
+            get(version).put(publish_version).delete(delete_version),
+        )
+        .route("/api/v1/models/{model}/versions/{version}/annotations", put(annotate))
+        .route("/api/v1/models/{model}/aliases", get(aliases))
+        .route("/api/v1/models/{model}/aliases/{alias}", put(set_alias).delete(remove_alias))
+        .route("/api/v1/models/{model}/aliases/{alias}/rollback", post(rollback_alias))
+        .route("/api/v1/models/{model}/history", get(history))
+        .route("/api/v1/instances", get(instances))
+        .route("/api/v1/efficiency", get(efficiency))
+        .route("/api/v1/bill", get(bill))
+        .route("/api/v1/config", get(config))
+        .fallback(|| async { refuse(Error::new(Kind::NotFound, "there is no such management route")) })
+        .method_not_allowed_fallback(|| async {
+            refuse(Error::new(Kind::MethodNotAllowed, "this route does not take that method"))
+        })
+        // Uploads are limited part by part, by what the part is.
+        .layer(DefaultBodyLimit::disable())
+        .with_state(host)
+}
+
+type Answer = Result<Response, Refusal>;
+
+/// An error on its way out of a handler.
+struct Refusal(Error);
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self(error)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        refuse(self.0)
+    }
+}
+
+fn refuse(error: Error) -> Response {
+    if let Some(detail) = error.operator_detail() {
+        tracing::error!(kind = error.kind().as_str(), detail, "{error}");
+    }
+    super::encode::error(&error).map(axum::body::Body::new)
+}
+
+macro_rules! from_rejection {
+    ($($rejection:ty),*) => {
+        $(impl From<$rejection> for Refusal {
+            fn from(rejection: $rejection) -> Self {
+                Self(Error::new(Kind::BadRequest, rejection.body_text()))
+            }
+        })*
+    };
+}
+from_rejection!(JsonRejection, PathRejection, QueryRejection);
+
+type Host_ = State<Arc<Host>>;
+
+#[derive(Debug, Deserialize)]
+struct Change_ {
+    #[serde(default)]
+    dry_run: bool,
+}
+
+fn parse<T: std::str::FromStr<Err = crate::names::NameError>>(name: &str) -> Result<T, Error> {
+    name.parse().map_err(Error::from)
+}
+
+fn find_model(host: &Host, name: &str) -> Result<Arc<Model>, Error> {
+    let name: ModelName = parse(name)?;
+    host.snapshot().get(&name).cloned().ok_or_else(|| {
+        Error::new(Kind::NotFound, format!("model '{name}' does not exist"))
+            .remedy("GET /api/v1/models lists the models there are")
+    })
+}
+
+fn find_version(host: &Host, model: &str, version: &str) -> Result<(Arc<Model>, Arc<Version>), Error> {
+    let model = find_model(host, model)?;
+    let target = crate::names::Target::Named(version.to_owned());
+    let found = model.resolve(&target, 0).map(Arc::clone);
+    let version = found.map_err(|error| Error::new(Kind::NotFound, error.to_string()))?;
+    Ok((model, version))
+}
+
+#[derive(Serialize)]
+struct ModelDocument<'a> {
+    name: &'a ModelName,
+    id: String,
+    owner: &'a str,
+    created_ms: u64,
+    description: &'a str,
+    versions: Vec<&'a VersionName>,
+    aliases: BTreeMap<&'a AliasName, &'a [WeightedTarget]>,
+}
+
+fn model_document(model: &Model) -> ModelDocument<'_> {
+    let live = model.resolve(&crate::names::Target::Live, 0);
+    ModelDocument {
+        name: &model.name,
+        id: model.id.to_string(),
+        owner: &model.owner,
+        created_ms: model.created_ms,
+        description: live.map_or("", |version| &version.annotations.description),
+        versions: model.versions.keys().collect(),
+        aliases: model.aliases.iter().map(|(name, alias)| (name, &*alias.targets)).collect(),
+    }
+}
+
+async fn models(State(host): Host_) -> Answer {
+    let snapshot = host.snapshot();
+    let models: Vec<_> = snapshot.iter().map(|model| model_document(model)).collect();
+    Ok(Json(json!({ "models": models })).into_response())
+}
+
+async fn model(State(host): Host_, path: Result<Path<String>, PathRejection>) -> Answer {
+    let model = find_model(&host, &path?.0)?;
+    Ok(Json(model_document(&model)).into_response())
+}
+
+fn version_document(host: &Host, model: &Model, version: &Version) -> serde_json::Value {
+    let record = &version.record;
+    json!({
+        "model": version.model,
+        "version": version.name,
+        "digest": version.digest,
+        "created_ms": version.created_ms,
+        "actor": version.actor,
+        "component": record.component,
+        "assets": record.assets,
+        "signature": record.signature,
+        "backend": record.backend,
+        "engine": host.engine_of(version),
+        "config": record.config,
+        "pool": record.pool,
+        "annotations": version.annotations,
+        "aliases": model.aliases_of(&version.name).collect::<Vec<_>>(),
+        "state": "ready",
+    })
+}
+
+fn with_etag(epoch: u64, body: impl IntoResponse) -> Response {
+    let mut response = body.into_response();
+    if let Ok(etag) = HeaderValue::from_str(&format!("\"{epoch}\"")) {
+        response.headers_mut().insert(ETAG, etag);
+    }
+    response
+}
+
+async fn versions(State(host): Host_, path: Result<Path<String>, PathRejection>) -> Answer {
+    let model = find_model(&host, &path?.0)?;
+    let versions: Vec<_> =
+        model.versions.values().map(|version| version_document(&host, &model, version)).collect();
+    Ok(Json(json!({ "versions": versions })).into_response())
+}
+
+type VersionPath = Result<Path<(String, String)>, PathRejection>;
+
+async fn version(State(host): Host_, path: VersionPath) -> Answer {
+    let Path((model, version)) = path?;
+    let (model, version) = find_version(&host, &model, &version)?;
+    let document = Json(version_document(&host, &model, &version));
+    Ok(with_etag(version.annotations_epoch, document))
+}
+
+async fn publish_version(
+    State(host): Host_,
+    path: VersionPath,
+    query: Result<Query<Change_>, QueryRejection>,
+    parts: Result<Multipart, axum::extract::multipart::MultipartRejection>,
+) -> Answer {
+    let Path((model, version)) = path?;
+    let (model, version) = (parse(&model)?, parse(&version)?);
+    let parts = parts.map_err(|error| {
+        Error::new(Kind::BadRequest, error.body_text())
+            .remedy("send multipart/form-data with the parts manifest, component and asset:NAME")
+    })?;
+    let published = publish::publish(&host, model, version, query?.dry_run, parts).await?;
+    let document = |version: &Version| {
+        let snapshot = host.snapshot();
+        let model = snapshot.get(&version.model);
+        model.map_or(json!(null), |model| version_document(&host, model, version))
+    };
+    Ok(match published {
+        Published::Dry(version) => Json(json!({
+            "dry_run": true,
+            "version": { "model": version.model, "version": version.name, "digest": version.digest,
+                "component": version.record.component, "assets": version.record.assets,
+                "signature": version.record.signature },
+        }))
+        .into_response(),
+        Published::Committed(version, created) => {
+            let body = document(&version);
+            let live = body["aliases"].as_array().is_some_and(|aliases| {
+                aliases.iter().any(|alias| alias == crate::names::LIVE)
+            });
+            let status = if created { StatusCode::CREATED } else { StatusCode::OK };
+            let body = json!({ "created": created, "live": live, "version": body });
+            (status, Json(body)).into_response()
+        }
+    })
+}
+
+/// Makes a change and what it leaves behind goes; a dry run only checks it.
+async fn change(host: &Arc<Host>, op: Op, dry_run: bool) -> Result<Option<Arc<Model>>, Error> {
+    let change = Change { actor: DEFAULT_TENANT.to_owned(), op };
+    if dry_run {
+        return Ok(publish::check(host, change).await?.after);
+    }
+    let after = publish::commit(host, change).await?.after;
+    let host = Arc::clone(host);
+    publish::blocking(move || {
+        host.settle();
+        if let Err(error) = host.registry().collect() {
+            tracing::warn!(%error, "unreferenced blobs could not be removed");
+        }
+        Ok(after)
+    })
+    .await
+}
+
+async fn delete_model(
+    State(host): Host_,
+    path: Result<Path<String>, PathRejection>,
+    query: Result<Query<Change_>, QueryRejection>,
+) -> Answer {
+    let model = find_model(&host, &path?.0)?;
+    let dry_run = query?.dry_run;
+    change(&host, Op::DeleteModel { model: model.name.clone() }, dry_run).await?;
+    let versions: Vec<_> = model.versions.keys().collect();
+    let body = json!({ "deleted": model.name, "versions": versions, "dry_run": dry_run });
+    Ok(Json(body).into_response())
+}
+
+async fn delete_version(
+    State(host): Host_,
+    path: VersionPath,
+    query: Result<Query<Change_>, QueryRejection>,
+) -> Answer {
+    let Path((model, version)) = path?;
+    let (model, version): (ModelName, VersionName) = (parse(&model)?, parse(&version)?);
+    let dry_run = query?.dry_run;
+    let deleted = format!("{model}@{version}");
+    change(&host, Op::DeleteVersion { model, version }, dry_run).await?;
+    Ok(Json(json!({ "deleted": deleted, "dry_run": dry_run })).into_response())
+}
+
+async fn annotate(
+    State(host): Host_,
+    path: VersionPath,
+    query: Result<Query<Change_>, QueryRejection>,
+    headers: HeaderMap,
+    annotations: Result<Json<Annotations>, JsonRejection>,
+) -> Answer {
+    let Path((model, version)) = path?;
+    let (model, version): (ModelName, VersionName) = (parse(&model)?, parse(&version)?);
+    let expect = expected(&headers)?;
+    let Json(annotations) = annotations?;
+    let op =
+        Op::Annotate { model: model.clone(), version: version.clone(), annotations, expect };
+    let after = change(&host, op, query?.dry_run).await?;
+    let after = after.ok_or_else(|| Error::internal("an annotated model is gone"))?;
+    let version = after
+        .versions
+        .get(&version)
+        .ok_or_else(|| Error::internal("an annotated version is gone"))?;
+    let document = Json(version_document(&host, &after, version));
+    Ok(with_etag(version.annotations_epoch, document))
+}
+
+/// What the headers say must be so: `If-Match: "12"` or `If-None-Match: *`.
+fn expected(headers: &HeaderMap) -> Result<Expect, Error> {
+    if let Some(value) = headers.get(IF_MATCH) {
+        let epoch = value.to_str().ok().and_then(|text| text.trim().trim_matches('"').parse().ok());
+        return epoch.map(Expect::Epoch).ok_or_else(|| {
+            Error::new(Kind::BadRequest, "not an ETag of this server")
+                .at("header If-Match")
+                .remedy("send the ETag that was answered, such as \"12\"")
+        });
+    }
+    match headers.get(IF_NONE_MATCH) {
+        None => Ok(Expect::Any),
+        Some(value) if value == "*" => Ok(Expect::Absent),
+        Some(_) => Err(Error::new(Kind::BadRequest, "only * is understood")
+            .at("header If-None-Match")),
+    }
+}
+
+fn alias_document(name: &AliasName, alias: &Alias) -> serde_json::Value {
+    json!({ "alias": name, "targets": alias.targets, "etag": alias.epoch.to_string() })
+}
+
+async fn aliases(State(host): Host_, path: Result<Path<String>, PathRejection>) -> Answer {
+    let model = find_model(&host, &path?.0)?;
+    let aliases: Vec<_> =
+        model.aliases.iter().map(|(name, alias)| alias_document(name, alias)).collect();
+    Ok(Json(json!({ "aliases": aliases })).into_response())
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Targets {
+    targets: Vec<WeightedTarget>,
+}
+
+async fn set_alias(
+    State(host): Host_,
+    path: VersionPath,
+    query: Result<Query<Change_>, QueryRejection>,
+    headers: HeaderMap,
+    targets: Result<Json<Targets>, JsonRejection>,
+) -> Answer {
+    let Path((model, alias)) = path?;
+    let (model, alias): (ModelName, AliasName) = (parse(&model)?, parse(&alias)?);
+    let expect = expected(&headers)?;
+    let Json(Targets { targets }) = targets?;
+    let op = Op::SetAlias { model, alias: alias.clone(), targets, expect };
+    moved_alias(change(&host, op, query?.dry_run).await?, &alias)
+}
+
+async fn rollback_alias(
+    State(host): Host_,
+    path: VersionPath,
+    query: Result<Query<Change_>, QueryRejection>,
+    headers: HeaderMap,
+) -> Answer {
+    let Path((model, alias)) = path?;
+    let (model, alias): (ModelName, AliasName) = (parse(&model)?, parse(&alias)?);
+    let op = Op::RollbackAlias { model, alias: alias.clone(), expect: expected(&headers)? };
+    moved_alias(change(&host, op, query?.dry_run).await?, &alias)
+}
+
+fn moved_alias(model: Option<Arc<Model>>, name: &AliasName) -> Answer {
+    let alias = model.as_ref().and_then(|model| model.aliases.get(name));
+    let alias = alias.ok_or_else(|| Error::internal("an alias that was moved is gone"))?;
+    Ok(with_etag(alias.epoch, Json(alias_document(name, alias))))
+}
+
+async fn remove_alias(
+    State(host): Host_,
+    path: VersionPath,
+    query: Result<Query<Change_>, QueryRejection>,
+    headers: HeaderMap,
+) -> Answer {
+    let Path((model, alias)) = path?;
+    let (model, alias): (ModelName, AliasName) = (parse(&model)?, parse(&alias)?);
+    let dry_run = query?.dry_run;
+    let op = Op::RemoveAlias { model, alias: alias.clone(), expect: expected(&headers)? };
+    change(&host, op, dry_run).await?;
+    Ok(Json(json!({ "removed": alias, "dry_run": dry_run })).into_response())
+}
+
+#[derive(Debug, Deserialize)]
+struct HistoryQuery {
+    limit: Option<usize>,
+}
+
+async fn history(
+    State(host): Host_,
+    path: Result<Path<String>, PathRejection>,
+    query: Result<Query<HistoryQuery>, QueryRejection>,
+) -> Answer {
+    let name: ModelName = parse(&path?.0)?;
+    let limit = query?.limit.unwrap_or(DEFAULT_HISTORY);
+    let records = publish::blocking(move || {
+        host.registry().history(name.as_str(), limit).map_err(|error| match error {
+            HistoryError::NotFound { .. } => Error::new(Kind::NotFound, error.to_string()),
+            _ => Error::internal(error),
+        })
+    })
+    .await?;
+    Ok(Json(json!({ "records": records })).into_response())
+}
+
+async fn instances(State(host): Host_) -> Answer {
+    Ok(Json(json!({ "instances": host.ledger().instances() })).into_response())
+}
+
+#[derive(Debug, Deserialize)]
+struct WindowQuery {
+    window: Option<String>,
+}
+
+impl WindowQuery {
+    fn window(&self) -> Result<Window, Error> {
+        let Some(text) = &self.window else { return Ok(Window::default()) };
+        text.parse().map_err(|error: crate::ledger::WindowError| {
+            Error::new(Kind::BadRequest, error.to_string()).at("query window")
+        })
+    }
+}
+
+async fn efficiency(
+    State(host): Host_,
+    query: Result<Query<WindowQuery>, QueryRejection>,
+) -> Answer {
+    Ok(Json(host.efficiency(query?.window()?)).into_response())
+}
+
+async fn bill(State(host): Host_, query: Result<Query<WindowQuery>, QueryRejection>) -> Answer {
+    let window = query?.window()?;
+    let (bill, waste) = (host.ledger().bill(window), host.ledger().waste(window));
+    Ok(Json(json!({ "window": window, "bill": bill, "waste": waste })).into_response())
+}
+
+async fn config(State(host): Host_) -> Answer {
+    Ok(Json(json!({ "settings": host.config().settings() })).into_response())
+}

@@ -1,0 +1,14 @@
+//! HTTP: from accepted connection to encoded answer, one module a stage, and one module a family of
+//! routes. `server.rs` strings them together.
+
+pub mod accept;
+pub mod account;
+pub mod admit;
+pub mod authenticate;
+pub mod body;
+pub mod decode;
+pub mod documents;
+pub mod encode;
+pub mod management;
+pub mod oip;
+pub mod route;

@@ -1,0 +1,273 @@
+//! Graphs: assets loaded into a backend, one per host, shared by every instance that may use them.
+//!
+//! Two versions that ship the same bytes share one graph. A graph lives as long as somebody holds
+//! it; when the last holder lets go its memory returns to the system.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use bytes::Bytes;
+
+use super::backend::{BackendKind, Backends, Cancel, LoadError, LoadOptions, LoadedGraph, RunError};
+use super::onnx::{Onnx, OnnxError};
+use crate::digest::Digest;
+use crate::ledger::{Ledger, ObjectAccount, ObjectKind};
+use crate::names::AssetName;
+use crate::tensor::NamedTensor;
+use crate::version::{BackendChoice, BlobRef, Signature};
+
+/// What makes two graphs the same: their bytes, those of their external data, and the engine.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct GraphKey {
+    model: Digest,
+    external: Vec<Digest>,
+    backend: BackendKind,
+}
+
+/// A model loaded into a backend.
+pub struct Graph {
+    signature: Signature,
+    backend: BackendKind,
+    loaded: Box<dyn LoadedGraph>,
+    account: ObjectAccount,
+    bytes: u64,
+}
+
+impl Graph {
+    /// What it takes and gives, as its file declares.
+    pub fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    /// The engine it runs on.
+    pub fn backend(&self) -> BackendKind {
+        self.backend
+    }
+
+    /// Bytes it is accounted with: its files, or what loading it added to resident memory where that
+    /// is more.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Its row among the objects of the ledger, which leases of instances hold.
+    pub fn account(&self) -> &ObjectAccount {
+        &self.account
+    }
+
+    /// Runs it once on made-up inputs, on the calling thread. Evidence that the engine can run it, not
+    /// proof: made-up inputs can be wrong for a graph that callers run well.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn probe(&self) -> Result<(), RunError> {
+        super::backend::probe(&*self.loaded, &self.signature, &Cancel::new()).map(|_| ())
+    }
+
+    /// Runs it on the calling thread, which must have a native stack.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn run(&self, inputs: &[NamedTensor], cancel: &Cancel) -> Result<Vec<NamedTensor>, RunError> {
+        self.loaded.run(inputs, cancel)
+    }
+}
+
+/// A graph before it is loaded: parsed, with everything it needs at hand.
+pub struct GraphSource {
+    /// The parsed model; external data not yet resolved.
+    pub onnx: Onnx,
+    /// The digests that identify it, the model's first.
+    digests: (Digest, Vec<Digest>),
+    /// Its external data.
+    external: Vec<(AssetName, Bytes)>,
+}
+
+/// Why a graph cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
+pub enum GraphError {
+    #[error("the graph {asset:?} is not usable: {error}")]
+    Onnx { asset: String, error: OnnxError },
+    #[error("the graph {asset:?} needs its external data {location:?}, and the version has no asset of that name")]
+    MissingExternal { asset: String, location: String },
+    #[error("the graph {asset:?} with its external data takes {bytes} bytes, over the limit of {limit} (compute.graph_bytes)")]
+    TooLarge { asset: String, bytes: u64, limit: u64 },
+    #[error("the graph {asset:?} cannot be loaded: {error}")]
+    Load { asset: String, error: LoadError },
+    #[error("cannot read the asset {asset:?}: {error}")]
+    Read { asset: String, error: std::io::Error },
+}
+
+/// The assets of one version, as the store reads them.
+pub trait AssetSource {
+    /// The address of an asset, if the version has it.
+    fn find(&self, name: &str) -> Option<BlobRef>;
+    /// The bytes of a blob.
+    ///
+    /// # Errors
+    /// When the disk does not give them.
+    fn read(&self, blob: &BlobRef) -> std::io::Result<Bytes>;
+}
+
+/// The graphs of the host.
+pub struct GraphStore {
+    backends: Backends,
+    options: LoadOptions,
+    /// Most bytes of one graph; `compute.graph_bytes`.
+    limit: u64,
+    ledger: Arc<Ledger>,
+    /// One slot a graph. The inner lock is held while it loads, so that two versions that want it at
+    /// once load it once.
+    slots: Mutex<HashMap<GraphKey, Arc<Mutex<Weak<Graph>>>>>,
+}
+
+impl GraphStore {
+    /// A store that loads into `backends`.
+    pub fn new(backends: Backends, options: LoadOptions, limit: u64, ledger: Arc<Ledger>) -> Self {
+        Self { backends, options, limit, ledger, slots: Mutex::default() }
+    }
+
+    /// The engines there are.
+    pub fn backends(&self) -> &Backends {
+        &self.backends
+    }
+
+    /// Reads and parses a graph with its external data. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`GraphError`], naming the asset.
+    pub fn open(&self, asset: &AssetName, assets: &dyn AssetSource) -> Result<GraphSource, GraphError> {
+        let missing = |location: &str| GraphError::MissingExternal {
+            asset: asset.to_string(),
+            location: location.to_owned(),
+        };
+        let read = |blob: &BlobRef| {
+            assets.read(blob).map_err(|error| GraphError::Read { asset: asset.to_string(), error })
+        };
+        let blob = assets.find(asset.as_str()).ok_or_else(|| missing(asset.as_str()))?;
+        self.check_size(asset, blob.bytes)?;
+        let onnx = Onnx::parse(read(&blob)?).map_err(|error| onnx_error(asset, error))?;
+        let locations = onnx.external_files().map_err(|error| onnx_error(asset, error))?;
+        let mut total = blob.bytes;
+        let mut digests = Vec::new();
+        let mut external = Vec::new();
+        for location in locations {
+            let name = beside(asset, &location);
+            let blob = assets.find(&name).ok_or_else(|| missing(&name))?;
+            total = total.saturating_add(blob.bytes);
+            self.check_size(asset, total)?;
+            digests.push(blob.digest);
+            external.push((location, read(&blob)?));
+        }
+        Ok(GraphSource { onnx, digests: (blob.digest, digests), external })
+    }
+
+    fn check_size(&self, asset: &AssetName, bytes: u64) -> Result<(), GraphError> {
+        if bytes <= self.limit {
+            return Ok(());
+        }
+        Err(GraphError::TooLarge { asset: asset.to_string(), bytes, limit: self.limit })
+    }
+
+    /// The graph of `asset`, loaded now if nobody holds it yet. Blocks while it loads.
+    ///
+    /// # Errors
+    /// [`GraphError`], naming the asset and, where it is that, the operator the engine lacks.
+    pub fn load(
+        &self,
+        asset: &AssetName,
+        choice: BackendChoice,
+        assets: &dyn AssetSource,
+    ) -> Result<Arc<Graph>, GraphError> {
+        let source = self.open(asset, assets)?;
+        let load_error = |error| GraphError::Load { asset: asset.to_string(), error };
+        let backend = self.backends.select(choice).map_err(load_error)?;
+        let (model, external) = source.digests.clone();
+        let key = GraphKey { model, external, backend };
+        let slot = Arc::clone(self.lock().entry(key).or_default());
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(graph) = slot.upgrade() {
+            return Ok(graph);
+        }
+        let graph = Arc::new(self.load_now(asset, source, backend)?);
+        *slot = Arc::downgrade(&graph);
+        Ok(graph)
+    }
+
+    fn load_now(
+        &self,
+        asset: &AssetName,
+        source: GraphSource,
+        backend: BackendKind,
+    ) -> Result<Graph, GraphError> {
+        let signature = source.onnx.signature().map_err(|error| onnx_error(asset, error))?;
+        let GraphSource { onnx, external, .. } = source;
+        let resolve = |location: &AssetName| {
+            external.iter().find(|(name, _)| name == location).map(|(_, bytes)| bytes.clone())
+        };
+        let model = onnx.resolve_external(&resolve).map_err(|error| onnx_error(asset, error))?;
+        let file_bytes = model.len() as u64;
+        let before = crate::engine::memory::resident_bytes();
+        let loaded = self
+            .backends
+            .load(backend, model, &signature, &self.options)
+            .map_err(|error| GraphError::Load { asset: asset.to_string(), error })?;
+        let grown = crate::engine::memory::resident_bytes().saturating_sub(before);
+        let bytes = file_bytes.max(grown);
+        let account = self.ledger.object(ObjectKind::Graph, bytes, &[]);
+        Ok(Graph { signature, backend, loaded, account, bytes })
+    }
+
+    /// Forgets graphs that nobody holds any more and gives freed memory back to the system. Called
+    /// after a version was unloaded, off the data path: it walks the allocator's arenas.
+    pub fn release_unused(&self) {
+        self.lock().retain(|_, slot| {
+            // A slot whose lock is taken is loading; one that upgrades is held.
+            slot.try_lock().map_or(true, |weak| weak.strong_count() > 0)
+        });
+        crate::engine::memory::return_free_memory();
+    }
+
+    /// The graphs that are loaded: how many and how many bytes.
+    pub fn resident(&self) -> (usize, u64) {
+        let slots: Vec<_> = self.lock().values().cloned().collect();
+        slots
+            .iter()
+            .filter_map(|slot| slot.try_lock().ok()?.upgrade())
+            .fold((0, 0), |(count, bytes), graph| (count + 1, bytes + graph.bytes))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<GraphKey, Arc<Mutex<Weak<Graph>>>>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn onnx_error(asset: &AssetName, error: OnnxError) -> GraphError {
+    GraphError::Onnx { asset: asset.to_string(), error }
+}
+
+/// ONNX names external data relative to the file that names it.
+fn beside(asset: &AssetName, location: &AssetName) -> String {
+    match asset.as_str().rsplit_once('/') {
+        Some((folder, _)) => format!("{folder}/{location}"),
+        None => location.to_string(),
+    }
+}
+
+/// Whether an asset is a graph: by its name, so that a package says so at sight.
+pub fn is_graph(name: &AssetName) -> bool {
+    name.as_str().ends_with(".onnx")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn external_data_stands_beside_the_graph_that_names_it() {
+        let name = |text: &str| text.parse::<AssetName>().unwrap();
+        assert_eq!(beside(&name("model.onnx"), &name("w.bin")), "w.bin");
+        assert_eq!(beside(&name("a/b/model.onnx"), &name("c/w.bin")), "a/b/c/w.bin");
+    }
+}

@@ -1,0 +1,368 @@
+//! Publishing: parts of an upload into blobs, blobs through the gates, and one record into the
+//! registry. A version is visible whole or not at all.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::Multipart;
+use axum::extract::multipart::Field;
+use bytes::Bytes;
+use serde::Deserialize;
+
+use crate::config::KeyValues;
+use crate::engine::deployment::{Candidate, Deployment};
+use crate::engine::gate::{self, GateError};
+use crate::engine::{PASSTHROUGH, PASSTHROUGH_GRAPH};
+use crate::error::{Error, Kind};
+use crate::host::Host;
+use crate::names::{AliasName, AssetName, ModelName, VersionName};
+use crate::registry::{
+    BlobError, BlobLease, BlobStore, Change, CommitError, CommitErrorKind, Committed, Op, Preview,
+    Publish, Registry as _, Version,
+};
+use crate::version::{Annotations, BackendChoice, BlobRef, PoolPolicy};
+
+/// Bytes of a manifest: a description, some labels and settings.
+const MANIFEST_BYTES: usize = 1 << 20;
+
+/// Chunks of an upload that wait for the disk.
+const CHUNKS_WAITING: usize = 8;
+
+/// The part of an upload that says what is not in its files.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Manifest {
+    /// Which engine the graphs run on.
+    pub backend: BackendChoice,
+    /// Key/values for the guest.
+    pub config: KeyValues,
+    /// How instances are pooled.
+    pub pool: PoolPolicy,
+    /// What is said of the version.
+    pub annotations: Annotations,
+    /// The standard task it serves.
+    pub task: Option<String>,
+    /// An alias to point at it at once.
+    pub alias: Option<AliasName>,
+}
+
+/// What an upload holds, once it has come whole.
+struct Upload {
+    manifest: Manifest,
+    component: BlobRef,
+    assets: BTreeMap<AssetName, BlobRef>,
+    /// Keep the blobs from being collected until the version names them.
+    leases: Vec<BlobLease>,
+}
+
+/// What publishing came to.
+pub enum Published {
+    /// The version is there; `true` if it was not there before.
+    Committed(Arc<Version>, bool),
+    /// It would be.
+    Dry(Arc<Version>),
+}
+
+/// Takes an upload and publishes it, or with `dry_run` only says whether it could be.
+///
+/// # Errors
+/// What is wrong with the upload, the component, a graph, or the change.
+pub async fn publish(
+    host: &Arc<Host>,
+    model: ModelName,
+    version: VersionName,
+    dry_run: bool,
+    parts: Multipart,
+) -> Result<Published, Error> {
+    let limit = Duration::from_millis(host.config().limits.upload_timeout_ms);
+    let work = async {
+        let upload = receive(host, parts).await?;
+        check_and_commit(host, model, version, dry_run, upload).await
+    };
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+        let ms = limit.as_millis();
+        Err(Error::new(
+            Kind::Deadline,
+            format!("the publication took more than {ms} ms (limits.upload_timeout_ms)"),
+        ))
+    })
+}
+
+async fn check_and_commit(
+    host: &Arc<Host>,
+    model: ModelName,
+    version: VersionName,
+    dry_run: bool,
+    upload: Upload,
+) -> Result<Published, Error> {
+    let Upload { manifest, component, assets, leases } = upload;
+    check_component(host, component).await?;
+    let candidate = Candidate {
+        model: model.clone(),
+        version: version.clone(),
+        component,
+        assets,
+        backend: manifest.backend,
+        config: manifest.config,
+        pool: manifest.pool,
+    };
+    let deployment = host.deployments().load(&candidate).await.map_err(|error| {
+        let kind = if error.is_the_packages() { Kind::BadRequest } else { Kind::Internal };
+        Error::new(kind, error.to_string())
+    })?;
+    let mut signature = deployment.describe().await.map_err(|error| {
+        Error::new(Kind::BadRequest, error.to_string()).at("component")
+    })?;
+    signature.task = manifest.task.or(signature.task);
+    let deployment = probe(deployment).await?;
+    let change = Change {
+        actor: crate::http::authenticate::DEFAULT_TENANT.to_owned(),
+        op: Op::Publish(Box::new(Publish {
+            model: model.clone(),
+            version: version.clone(),
+            owner: crate::http::authenticate::DEFAULT_TENANT.to_owned(),
+            record: candidate.record(signature),
+            annotations: manifest.annotations,
+            alias: manifest.alias,
+        })),
+    };
+    if dry_run {
+        let Preview { after, .. } = check(host, change).await?;
+        return Ok(Published::Dry(published_version(after, &version)?));
+    }
+    let Committed { changed, after, .. } = commit(host, change).await?;
+    drop(leases);
+    let published = published_version(after, &version)?;
+    if changed {
+        // It is loaded already: the first call finds it ready.
+        deployment.fill().await?;
+        host.deployments().adopt(&published, deployment);
+        tracing::info!(%model, %version, digest = %published.digest, "published");
+    }
+    Ok(Published::Committed(published, changed))
+}
+
+fn published_version(
+    model: Option<Arc<crate::registry::Model>>,
+    version: &VersionName,
+) -> Result<Arc<Version>, Error> {
+    model
+        .and_then(|model| model.versions.get(version).cloned())
+        .ok_or_else(|| Error::internal("a published version is not in the model it was published to"))
+}
+
+/// Runs the gate for components over a stored blob.
+async fn check_component(host: &Arc<Host>, component: BlobRef) -> Result<(), Error> {
+    let limit = host.config().limits.component_bytes;
+    let host = Arc::clone(host);
+    blocking(move || {
+        let bytes = host.registry().blobs().read(&component.digest).map_err(blob_error)?;
+        gate::examine(&bytes, limit).map_err(gate_error)
+    })
+    .await
+    .map(|_| ())
+}
+
+fn gate_error(error: GateError) -> Error {
+    let kind = match error {
+        GateError::TooLarge { .. } => Kind::TooLarge,
+        _ => Kind::BadRequest,
+    };
+    Error::new(kind, error.to_string()).at("part component")
+}
+
+/// Runs every graph once on made-up inputs, which also warms it up. What fails is told to the operator
+/// and does not stop the publication: the inputs, not the graph, may be at fault.
+async fn probe(deployment: Deployment) -> Result<Deployment, Error> {
+    blocking(move || {
+        let context = &deployment.pool().starter().context;
+        for (asset, graph) in &context.graphs {
+            if let Err(error) = graph.probe() {
+                let (model, version) = (&context.model, &context.version);
+                tracing::warn!(%model, %version, %asset, %error, "a graph failed its first run");
+            }
+        }
+        Ok(deployment)
+    })
+    .await
+}
+
+/// Makes a change, on a thread that may wait for the disk.
+///
+/// # Errors
+/// Why the change did not happen.
+pub async fn commit(host: &Arc<Host>, change: Change) -> Result<Committed, Error> {
+    let host = Arc::clone(host);
+    blocking(move || host.registry().commit(change).map_err(commit_error)).await
+}
+
+/// Checks a change without making it.
+///
+/// # Errors
+/// Why the change would not happen.
+pub async fn check(host: &Arc<Host>, change: Change) -> Result<Preview, Error> {
+    let host = Arc::clone(host);
+    blocking(move || host.registry().check(&change).map_err(commit_error)).await
+}
+
+/// Runs `work` where it may block.
+///
+/// # Errors
+/// Its own; or that it panicked.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(Error::internal(error)))
+}
+
+fn commit_error(error: CommitError) -> Error {
+    let kind = match error.kind() {
+        CommitErrorKind::NotFound => Kind::NotFound,
+        CommitErrorKind::Conflict => Kind::Conflict,
+        CommitErrorKind::PreconditionFailed => Kind::PreconditionFailed,
+        CommitErrorKind::Invalid => Kind::BadRequest,
+        CommitErrorKind::TooLarge => Kind::TooLarge,
+        CommitErrorKind::Overloaded => Kind::Overloaded,
+        CommitErrorKind::ReadOnly => Kind::ReadOnly,
+    };
+    Error::new(kind, error.to_string())
+}
+
+fn blob_error(error: BlobError) -> Error {
+    match error {
+        BlobError::TooLarge { .. } => Error::new(Kind::TooLarge, error.to_string()),
+        BlobError::NotFound { .. } | BlobError::Damaged { .. } => Error::internal(error),
+        BlobError::Disk { .. } => Error::new(Kind::ReadOnly, "the server cannot store the upload")
+            .with_internal(error)
+            .remedy("the operator finds the reason in the server's log; most often the disk is full"),
+    }
+}
+
+async fn receive(host: &Arc<Host>, mut parts: Multipart) -> Result<Upload, Error> {
+    let limits = &host.config().limits;
+    let mut manifest = None;
+    let mut component = None;
+    let mut assets = BTreeMap::new();
+    let mut leases = Vec::new();
+    while let Some(field) = parts.next_field().await.map_err(multipart_error)? {
+        let name = field.name().unwrap_or_default().to_owned();
+        if name == "manifest" {
+            once(&name, manifest.is_some())?;
+            manifest = Some(read_manifest(field).await?);
+        } else if name == "component" {
+            once(&name, component.is_some())?;
+            let (blob, lease) = store(host, field, limits.component_bytes, &name).await?;
+            component = Some(blob);
+            leases.push(lease);
+        } else if let Some(asset) = name.strip_prefix("asset:") {
+            let asset: AssetName =
+                asset.parse().map_err(|error| Error::from(error).at(format!("part {name:?}")))?;
+            once(&name, assets.contains_key(&asset))?;
+            if assets.len() >= limits.assets as usize {
+                let limit = limits.assets;
+                let text = format!("a version has at most {limit} assets (limits.assets)");
+                return Err(Error::new(Kind::TooLarge, text));
+            }
+            let (blob, lease) = store(host, field, limits.asset_bytes, &name).await?;
+            assets.insert(asset, blob);
+            leases.push(lease);
+        } else {
+            return Err(Error::new(Kind::BadRequest, format!("there is no part {name:?}"))
+                .remedy("use manifest, component and asset:NAME"));
+        }
+    }
+    let component = match component {
+        Some(component) => component,
+        None => {
+            let (blob, lease) = passthrough(host, &assets).await?;
+            leases.push(lease);
+            blob
+        }
+    };
+    Ok(Upload { manifest: manifest.unwrap_or_default(), component, assets, leases })
+}
+
+fn once(name: &str, seen: bool) -> Result<(), Error> {
+    if !seen {
+        return Ok(());
+    }
+    Err(Error::new(Kind::BadRequest, format!("the part {name:?} is there twice")))
+}
+
+async fn read_manifest(mut field: Field<'_>) -> Result<Manifest, Error> {
+    let mut text = Vec::new();
+    while let Some(chunk) = field.chunk().await.map_err(multipart_error)? {
+        if text.len() + chunk.len() > MANIFEST_BYTES {
+            let message = format!("the manifest is over the limit of {MANIFEST_BYTES} bytes");
+            return Err(Error::new(Kind::TooLarge, message).at("part manifest"));
+        }
+        text.extend_from_slice(&chunk);
+    }
+    serde_json::from_slice(&text).map_err(|error| {
+        Error::new(Kind::BadRequest, format!("the manifest is not valid: {error}"))
+            .at("part manifest")
+    })
+}
+
+/// Streams a part into a blob; memory holds some chunks of it at a time.
+async fn store(
+    host: &Arc<Host>,
+    mut field: Field<'_>,
+    limit: u64,
+    name: &str,
+) -> Result<(BlobRef, BlobLease), Error> {
+    let (chunks, mut arriving) = tokio::sync::mpsc::channel::<Bytes>(CHUNKS_WAITING);
+    let (whole, is_whole) = tokio::sync::oneshot::channel::<()>();
+    let host = Arc::clone(host);
+    let writing = tokio::task::spawn_blocking(move || {
+        let mut writer = host.registry().blobs().begin(limit)?;
+        while let Some(chunk) = arriving.blocking_recv() {
+            writer.write(&chunk)?;
+        }
+        // A caller that left half way through must leave nothing behind.
+        Ok(is_whole.blocking_recv().is_ok().then(|| writer.finish()).transpose()?)
+    });
+    let place = format!("part {name:?}");
+    while let Some(chunk) = field.chunk().await.map_err(|error| multipart_error(error).at(place.clone()))? {
+        if chunks.send(chunk).await.is_err() {
+            // The writer gave up; it says below why.
+            break;
+        }
+    }
+    let _ = whole.send(());
+    drop(chunks);
+    let written = writing.await.map_err(Error::internal)?;
+    let stored = written.map_err(|error: BlobError| blob_error(error).at(place))?;
+    stored.ok_or_else(|| Error::internal("an upload ended without being whole"))
+}
+
+/// Stores the built-in component like any other, for an upload that brings only a graph.
+async fn passthrough(
+    host: &Arc<Host>,
+    assets: &BTreeMap<AssetName, BlobRef>,
+) -> Result<(BlobRef, BlobLease), Error> {
+    if !assets.contains_key(PASSTHROUGH_GRAPH) {
+        return Err(Error::new(
+            Kind::BadRequest,
+            format!("the upload has neither a component nor the graph {PASSTHROUGH_GRAPH:?}"),
+        )
+        .remedy("send a part component, or a part asset:model.onnx to have the graph served as it is"));
+    }
+    let host = Arc::clone(host);
+    blocking(move || {
+        let mut writer =
+            host.registry().blobs().begin(PASSTHROUGH.len() as u64).map_err(blob_error)?;
+        writer.write(PASSTHROUGH).map_err(blob_error)?;
+        writer.finish().map_err(blob_error)
+    })
+    .await
+}
+
+fn multipart_error(error: axum::extract::multipart::MultipartError) -> Error {
+    let kind = match error.status() {
+        http::StatusCode::PAYLOAD_TOO_LARGE => Kind::TooLarge,
+        _ => Kind::BadRequest,
+    };
+    Error::new(kind, format!("the upload is not a valid multipart/form-data body: {error}"))
+}

@@ -1,0 +1,9 @@
+//! Tests of the registry as a whole: the contract, crashes, damage. What they share.
+
+mod contract;
+mod crash;
+mod damage;
+mod replay;
+mod support;
+
+pub(super) use support::Rng;

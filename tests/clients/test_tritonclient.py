@@ -1,0 +1,139 @@
+"""`tritonclient.http`, the Open Inference Protocol's usual client, blocking and asynchronous."""
+
+import asyncio
+import unittest
+
+import numpy as np
+import tritonclient.http as http
+import tritonclient.http.aio as aio
+from tritonclient.utils import InferenceServerException
+
+from .models import ADDRESS, CLASSES, MODELS, TOLERANCE, load
+
+# Requests sent side by side; enough that several run at once on any machine.
+CONCURRENT = 64
+
+
+def tensor(images, binary=True):
+    """The input of either model."""
+    image = http.InferInput("image", list(images.shape), "FP32")
+    image.set_data_from_numpy(images, binary_data=binary)
+    return image
+
+
+class Blocking(unittest.TestCase):
+    """The blocking client."""
+
+    def setUp(self):
+        self.client = http.InferenceServerClient(ADDRESS, concurrency=8)
+        self.addCleanup(self.client.close)
+
+    def test_health_is_good(self):
+        self.assertTrue(self.client.is_server_live())
+        self.assertTrue(self.client.is_server_ready())
+        for model in MODELS:
+            self.assertTrue(self.client.is_model_ready(model))
+            self.assertTrue(self.client.is_model_ready(model, "1.0.0"))
+
+    def test_a_model_that_is_not_there_is_not_ready(self):
+        self.assertFalse(self.client.is_model_ready("no-such-model"))
+        self.assertFalse(self.client.is_model_ready("mnist", "9.9.9"))
+
+    def test_the_server_says_what_it_is(self):
+        metadata = self.client.get_server_metadata()
+        self.assertEqual(metadata["name"], "modelet")
+        self.assertIn("binary_tensor_data", metadata["extensions"])
+
+    def test_metadata_is_the_graphs_signature(self):
+        for model, sizes in MODELS.items():
+            with self.subTest(model=model):
+                metadata = self.client.get_model_metadata(model)
+                self.assertEqual(metadata["name"], model)
+                self.assertIn("1.0.0", metadata["versions"])
+                image = {"name": "image", "datatype": "FP32", "shape": [-1, *sizes]}
+                logits = {"name": "logits", "datatype": "FP32", "shape": [-1, CLASSES[model]]}
+                self.assertEqual(metadata["inputs"], [image])
+                self.assertEqual(metadata["outputs"], [logits])
+
+    def test_every_combination_of_json_and_binary_gives_the_engines_answer(self):
+        images, expected = load("digits")[:4], load("digits.logits")[:4]
+        for sent in (False, True):
+            for received in (False, True):
+                with self.subTest(binary_input=sent, binary_output=received):
+                    wanted = http.InferRequestedOutput("logits", binary_data=received)
+                    answer = self.client.infer("mnist", [tensor(images, sent)], outputs=[wanted])
+                    np.testing.assert_allclose(answer.as_numpy("logits"), expected, atol=TOLERANCE)
+
+    def test_photographs_give_the_engines_answer(self):
+        for name in ("coffee", "camera", "flower", "china"):
+            with self.subTest(photograph=name):
+                answer = self.client.infer("efficientnet-lite0", [tensor(load(name))])
+                given = answer.as_numpy("logits")
+                np.testing.assert_allclose(given, load(f"{name}.logits"), atol=TOLERANCE)
+
+    def test_answers_carry_the_version_and_the_request_id(self):
+        image = [tensor(load("digit-7"))]
+        answer = self.client.infer("mnist", image, request_id="seven").get_response()
+        self.assertEqual(answer["model_name"], "mnist")
+        self.assertEqual(answer["model_version"], "1.0.0")
+        self.assertEqual(answer["id"], "seven")
+
+    def test_compressed_requests_and_responses_are_understood(self):
+        image = [tensor(load("digit-7"))]
+        for algorithm in ("gzip", "deflate"):
+            with self.subTest(algorithm=algorithm):
+                answer = self.client.infer(
+                    "mnist",
+                    image,
+                    request_compression_algorithm=algorithm,
+                    response_compression_algorithm=algorithm,
+                )
+                self.assertEqual(answer.as_numpy("logits").argmax(), 7)
+
+    def test_a_bad_request_is_a_clear_error_and_the_next_good_one_succeeds(self):
+        for bad in (
+            tensor(np.zeros((1, 1, 28, 27), np.float32)),
+            tensor(np.zeros((1, 28, 28), np.float32)),
+        ):
+            with self.assertRaisesRegex(InferenceServerException, "image"):
+                self.client.infer("mnist", [bad])
+        wrong = http.InferInput("picture", [1, 1, 28, 28], "FP32")
+        wrong.set_data_from_numpy(load("digit-7"))
+        with self.assertRaisesRegex(InferenceServerException, "picture"):
+            self.client.infer("mnist", [wrong])
+        with self.assertRaisesRegex(InferenceServerException, "no-such-model"):
+            self.client.infer("no-such-model", [tensor(load("digit-7"))])
+        answer = self.client.infer("mnist", [tensor(load("digit-7"))])
+        self.assertEqual(answer.as_numpy("logits").argmax(), 7)
+
+    def test_requests_side_by_side_each_get_their_own_answer(self):
+        images, expected = load("digits")[:CONCURRENT], load("digits.logits")[:CONCURRENT]
+        calls = [self.client.async_infer("mnist", [tensor(image[None])]) for image in images]
+        for call, row in zip(calls, expected):
+            answer = call.get_result().as_numpy("logits")[0]
+            np.testing.assert_allclose(answer, row, atol=TOLERANCE)
+
+
+class Asynchronous(unittest.IsolatedAsyncioTestCase):
+    """The asyncio client."""
+
+    async def asyncSetUp(self):
+        self.client = aio.InferenceServerClient(ADDRESS)
+        self.addAsyncCleanup(self.client.close)
+
+    async def test_health_and_metadata_are_those_of_the_blocking_client(self):
+        self.assertTrue(await self.client.is_server_live())
+        self.assertTrue(await self.client.is_server_ready())
+        self.assertTrue(await self.client.is_model_ready("mnist"))
+        metadata = await self.client.get_model_metadata("mnist")
+        self.assertEqual(metadata["inputs"][0]["shape"], [-1, 1, 28, 28])
+
+    async def test_requests_side_by_side_each_get_their_own_answer(self):
+        images, expected = load("digits")[:CONCURRENT], load("digits.logits")[:CONCURRENT]
+        calls = [self.client.infer("mnist", [tensor(image[None])]) for image in images]
+        for answer, row in zip(await asyncio.gather(*calls), expected):
+            np.testing.assert_allclose(answer.as_numpy("logits")[0], row, atol=TOLERANCE)
+
+    async def test_an_error_has_its_reason(self):
+        with self.assertRaisesRegex(InferenceServerException, "no-such-model"):
+            await self.client.infer("no-such-model", [tensor(load("digit-7"))])

@@ -1,0 +1,206 @@
+//! The command line of `cargo xtask`: its commands, their options and their help.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use lexopt::Arg;
+
+use crate::check::Part;
+
+/// What the person asked for.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Command {
+    /// Print this text and stop.
+    Help(&'static str),
+    Setup,
+    Assets,
+    Demo(DemoOptions),
+    Test,
+    /// The parts to check, in the order to run them.
+    Check(Vec<Part>),
+}
+
+/// The options of `demo`.
+#[derive(Debug, PartialEq)]
+pub(crate) struct DemoOptions {
+    /// Stop the server and exit when everything has been shown.
+    pub(crate) once: bool,
+    /// The address that the server listens on; port 0 takes a free one.
+    pub(crate) listen: String,
+    /// The server's data directory; a folder in the cache by default.
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+const DEFAULT_LISTEN: &str = "127.0.0.1:0";
+
+const HELP: &str = "\
+Automation for the Modelet workspace.
+
+Usage: cargo xtask COMMAND [OPTIONS]
+
+Commands:
+  setup    Download and make what the demo and the tests need
+  assets   Only the models and inputs: convert pinned public weights to ONNX
+  demo     Set up, build, serve the example models, call them, show the accounts
+  test     Set up, check, and run every test; what CI runs
+  check    Format, tidy rules, licences and lints
+
+`cargo xtask COMMAND --help` says more.
+
+Everything downloaded or built is kept in ${XDG_CACHE_HOME:-~/.cache}/modelet; delete that
+folder to start from nothing.";
+
+const SETUP_HELP: &str = "\
+Usage: cargo xtask setup
+
+Downloads the ONNX Runtime library, makes a Python environment from assets/requirements.txt, and
+makes the models. Every download is pinned by version and SHA-256. What is there already and still
+fits its pin is kept, so a second run takes no time.
+
+Needs python3 with pip and venv, and npm, each able to reach its registry.";
+
+const ASSETS_HELP: &str = "\
+Usage: cargo xtask assets
+
+Makes the models and inputs only (see assets/) and prints the folder they are in: ONNX graphs
+converted from published weights, real inputs as raw tensors, and the answers that the bare engine
+gives to them, listed in index.json.";
+
+const DEMO_HELP: &str = "\
+Usage: cargo xtask demo [--once] [--listen ADDR:PORT] [--data-dir DIR]
+
+Sets up, builds `modelet`, starts a server, publishes the example models, calls each with real
+inputs and prints the efficiency table. The server then runs until Ctrl-C.
+
+Options:
+  --once              Stop the server and exit after the last answer
+  --listen ADDR:PORT  Where the server listens [default: 127.0.0.1:0, a free port]
+  --data-dir DIR      The server's data [default: demo/ in the cache; kept between runs]";
+
+const TEST_HELP: &str = "\
+Usage: cargo xtask test
+
+Sets up and runs all that must pass: `cargo xtask check`, the tests of the asset pipeline, the Rust
+tests, the examples of the README and the real-client tests. Ends with the time of each stage.";
+
+const CHECK_HELP: &str = "\
+Usage: cargo xtask check [PART...]
+
+Parts (all of them if none is named):
+  format    rustfmt, without changing a file
+  tidy      The house rules that no other tool knows
+  licences  Licences, bans and sources of all dependencies, by deny.toml
+  lints     clippy on all targets, warnings are errors";
+
+/// Reads the arguments after the program's name.
+pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command> {
+    let mut parser = lexopt::Parser::from_args(arguments);
+    let Some(first) = parser.next()? else { return Ok(Command::Help(HELP)) };
+    let name = match first {
+        Arg::Value(name) => name.to_string_lossy().into_owned(),
+        Arg::Short('h') | Arg::Long("help") => "help".to_owned(),
+        other => return Err(other.unexpected().into()),
+    };
+    match name.as_str() {
+        "help" => Ok(Command::Help(HELP)),
+        "setup" => without_options(&mut parser, Command::Setup, SETUP_HELP),
+        "assets" => without_options(&mut parser, Command::Assets, ASSETS_HELP),
+        "test" => without_options(&mut parser, Command::Test, TEST_HELP),
+        "demo" => parse_demo(&mut parser),
+        "check" => parse_check(&mut parser),
+        _ => bail!("no command '{name}'; `cargo xtask --help` lists them"),
+    }
+}
+
+fn without_options(
+    parser: &mut lexopt::Parser,
+    command: Command,
+    help: &'static str,
+) -> Result<Command> {
+    match parser.next()? {
+        None => Ok(command),
+        Some(Arg::Short('h') | Arg::Long("help")) => Ok(Command::Help(help)),
+        Some(other) => Err(other.unexpected().into()),
+    }
+}
+
+fn parse_demo(parser: &mut lexopt::Parser) -> Result<Command> {
+    let mut options =
+        DemoOptions { once: false, listen: DEFAULT_LISTEN.to_owned(), data_dir: None };
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help(DEMO_HELP)),
+            Arg::Long("once") => options.once = true,
+            Arg::Long("listen") => {
+                let value = parser.value()?;
+                options.listen = value.into_string().ok().context("--listen is not UTF-8")?;
+            }
+            Arg::Long("data-dir") => options.data_dir = Some(parser.value()?.into()),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(Command::Demo(options))
+}
+
+fn parse_check(parser: &mut lexopt::Parser) -> Result<Command> {
+    let mut parts = Vec::new();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help(CHECK_HELP)),
+            Arg::Value(name) => parts.push(name.to_string_lossy().parse()?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    if parts.is_empty() {
+        parts.extend(Part::ALL);
+    }
+    Ok(Command::Check(parts))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Command> {
+        parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn every_command_has_help_of_its_own() {
+        let mut texts = Vec::new();
+        for line in ["", "setup -h", "assets --help", "demo --help", "test --help", "check -h"] {
+            let Command::Help(text) = parsed(line).unwrap() else { panic!("no help for '{line}'") };
+            assert!(text.contains("Usage: cargo xtask"), "{text}");
+            texts.push(text);
+        }
+        texts.dedup();
+        assert_eq!(texts.len(), 6);
+        assert_eq!(parsed("--help").unwrap(), parsed("").unwrap());
+    }
+
+    #[test]
+    fn the_demo_takes_its_options() {
+        let expected = DemoOptions {
+            once: true,
+            listen: "127.0.0.1:9000".into(),
+            data_dir: Some("data".into()),
+        };
+        let line = "demo --once --listen=127.0.0.1:9000 --data-dir data";
+        assert_eq!(parsed(line).unwrap(), Command::Demo(expected));
+    }
+
+    #[test]
+    fn a_check_without_parts_checks_all() {
+        assert_eq!(parsed("check").unwrap(), Command::Check(Part::ALL.to_vec()));
+        assert_eq!(parsed("check tidy").unwrap(), Command::Check(vec![Part::Tidy]));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_an_error() {
+        for line in ["publish", "--fast", "setup now", "demo --port 1", "demo --listen", "check x"]
+        {
+            assert!(parsed(line).is_err(), "'{line}' was accepted");
+        }
+    }
+}

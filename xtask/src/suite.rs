@@ -1,0 +1,101 @@
+//! `cargo xtask test`: all that must pass, the quick stages first.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::check::{self, Part};
+use crate::demo;
+use crate::process::{self, workspace};
+use crate::server::Server;
+use crate::setup::{self, Ready};
+use crate::stages::Stages;
+
+/// The version that is installed where there is none; any newer one serves as well.
+const NEXTEST_VERSION: &str = "0.9.143";
+
+/// `cargo xtask test`.
+pub(crate) fn run() -> Result<()> {
+    let mut stages = Stages::default();
+    let ready = stages.run("set up", setup::prepare)?;
+    stages.run("cargo-nextest", install_nextest)?;
+    for part in [Part::Format, Part::Tidy, Part::Licences] {
+        stages.run(part.name(), || check::run_part(part))?;
+    }
+    stages.run("asset tests", || asset_tests(&ready))?;
+    stages.run(Part::Lints.name(), || check::run_part(Part::Lints))?;
+    stages.run("build tests", || nextest(&ready, &["--no-run"]))?;
+    stages.run("examples and clients", || against_a_server(&ready))?;
+    stages.run("doc tests", || {
+        process::run(ready.cargo().args(["test", "--doc", "--workspace", "--profile", "ci"]))
+    })?;
+    // Last, so that its count of tests closes the output.
+    stages.run("rust tests", || nextest(&ready, &[]))
+}
+
+fn install_nextest() -> Result<()> {
+    if process::is_installed(env!("CARGO"), &["nextest", "--version"]) {
+        return Ok(());
+    }
+    let mut install = process::command(env!("CARGO"));
+    install.args(["install", "--locked", "cargo-nextest", "--version", NEXTEST_VERSION]);
+    process::run(&mut install)
+}
+
+fn nextest(ready: &Ready, options: &[&str]) -> Result<()> {
+    let mut nextest = ready.cargo();
+    nextest.args(["nextest", "run", "--workspace", "--cargo-profile", "ci", "--no-fail-fast"]);
+    process::run(nextest.args(options))
+}
+
+fn asset_tests(ready: &Ready) -> Result<()> {
+    let mut tests = ready.command(&ready.python);
+    tests.current_dir(workspace().join("assets"));
+    process::run(tests.args(["-m", "unittest", "discover", "-t", ".", "-s", "tests"]))
+}
+
+/// Runs the README's examples and the real clients against one server with the example models.
+fn against_a_server(ready: &Ready) -> Result<()> {
+    demo::build(ready)?;
+    let data_dir = ready.scratch("examples")?;
+    let server = Server::start(ready, "127.0.0.1:0", data_dir.path())?;
+    demo::publish(ready, &server.url)?;
+    run_examples(ready, &server.url)?;
+    let mut clients = ready.command(&ready.python);
+    clients.current_dir(workspace().join("tests")).env("MODELET_SERVER", &server.url);
+    process::run(clients.args(["-m", "unittest", "discover", "-t", ".", "-s", "clients"]))?;
+    server.stop()
+}
+
+/// Runs every file of `docs/examples` and compares what it prints with the `.out` file beside it.
+fn run_examples(ready: &Ready, url: &str) -> Result<()> {
+    let folder = workspace().join("docs/examples");
+    for entry in fs::read_dir(&folder)? {
+        let example = entry?.path();
+        let interpreter = match example.extension().and_then(|extension| extension.to_str()) {
+            Some("sh") => Path::new("sh"),
+            Some("py") => &ready.python,
+            _ => continue,
+        };
+        let mut run = ready.command(interpreter);
+        run.current_dir(&ready.models).arg(&example).env("MODELET_SERVER", url);
+        let printed = String::from_utf8(process::output(&mut run)?)?;
+        let expected = fs::read_to_string(example.with_extension(out_extension(&example)))
+            .with_context(|| format!("{} has no expected output", example.display()))?;
+        ensure!(
+            printed == expected,
+            "{} printed '{}', expected '{}'",
+            example.display(),
+            printed.trim_end(),
+            expected.trim_end()
+        );
+        println!("    {} prints what it should", example.display());
+    }
+    Ok(())
+}
+
+fn out_extension(example: &Path) -> String {
+    let extension = example.extension().unwrap_or_default().to_string_lossy();
+    format!("{extension}.out")
+}
