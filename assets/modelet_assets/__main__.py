@@ -11,7 +11,7 @@ from .sources import SourceError, Sources
 def main():
     """Builds the folder and prints what the bare engine recognised; 1 on a bad download."""
     parser = argparse.ArgumentParser(prog="python -m modelet_assets", description=__doc__)
-    parser.add_argument("--pins", required=True, help="pins.json with the packages and their hashes")
+    parser.add_argument("--pins", required=True, help="pins.json: packages and their hashes")
     parser.add_argument("--downloads", required=True, help="folder with the downloaded packages")
     parser.add_argument("--out", required=True, help="folder to fill; made if missing")
     arguments = parser.parse_args()

@@ -48,7 +48,8 @@ class Folder:
     def model(self, name, module, source, licence, data):
         """Writes a graph, listed with its one input and output."""
         file = f"{name}.onnx"
-        entry = {"file": file, "sha256": self.write(file, data), "source": source, "licence": licence}
+        digest = self.write(file, data)
+        entry = {"file": file, "sha256": digest, "source": source, "licence": licence}
         for side, tensors in (("input", module.INPUT), ("output", module.OUTPUT)):
             ((tensor, shape),) = tensors.items()
             numeric = [-1 if isinstance(size, str) else size for size in shape]
@@ -122,6 +123,11 @@ def add_photographs(folder, sources, model):
         best = int(row[0].argmax())
         probability = round(float(engine.softmax(row[0])[best]), 4)
         answers.append(
-            {"name": photograph.name, "class": best, "label": labels[best], "probability": probability}
+            {
+                "name": photograph.name,
+                "class": best,
+                "label": labels[best],
+                "probability": probability,
+            }
         )
     folder.index["photographs"] = answers

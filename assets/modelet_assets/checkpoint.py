@@ -79,8 +79,9 @@ def read_checkpoint(data):
             state, storages = _read_legacy(data)
     except CheckpointError:
         raise
-    except Exception as error:  # a torn pickle raises nearly anything: IndexError, KeyError, EOFError
-        raise CheckpointError(f"not a readable checkpoint: {type(error).__name__}: {error}") from error
+    except Exception as error:  # a torn pickle raises nearly anything: IndexError, EOFError, …
+        reason = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"not a readable checkpoint: {reason}") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"expected a state dictionary, found {type(state).__name__}")
     return {name: _materialise(name, view, storages) for name, view in state.items()}
@@ -129,7 +130,8 @@ def _read_archive(data):
     archive = zipfile.ZipFile(io.BytesIO(data))
     total = sum(entry.file_size for entry in archive.infolist())
     if total > MAX_CHECKPOINT_BYTES:
-        raise CheckpointError(f"checkpoint unpacks to {total} bytes, more than {MAX_CHECKPOINT_BYTES}")
+        limit = f"more than {MAX_CHECKPOINT_BYTES}"
+        raise CheckpointError(f"checkpoint unpacks to {total} bytes, {limit}")
     pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise CheckpointError(f"expected one data.pkl in the archive, found {len(pickles)}")

@@ -67,7 +67,8 @@ def convert(tensors):
     value = network.convolution(value, "_conv_head", "_bn1", kernel=1)
     pooled = graph.node("GlobalAveragePool", [value.name], "pool")
     flat = graph.node("Flatten", [pooled], "flatten", axis=1)
-    classifier = [graph.weight(f"_fc.{part}", tensors[f"_fc.{part}"]) for part in ("weight", "bias")]
+    names = ("_fc.weight", "_fc.bias")
+    classifier = [graph.weight(name, tensors[name]) for name in names]
     graph.node("Gemm", [flat, *classifier], "logits", transB=1)
     return graph.finish(INPUT, OUTPUT)
 
@@ -103,13 +104,17 @@ class _Network:
     def convolution(self, value, name, norm, kernel, stride=1, groups=1, clip=True):
         """A convolution with its batch normalisation folded in, then ReLU6 if `clip`."""
         weight, bias = self.fold(name, norm)
+        weights = [
+            self.graph.weight(f"{name}.weight", weight),
+            self.graph.weight(f"{name}.bias", bias),
+        ]
         size = -(-value.size // stride)
         # TensorFlow's "same" padding, which the network was trained with: the odd pixel goes last.
         padding = max((size - 1) * stride + kernel - value.size, 0)
         before, after = padding // 2, padding - padding // 2
         output = self.graph.node(
             "Conv",
-            [value.name, self.graph.weight(f"{name}.weight", weight), self.graph.weight(f"{name}.bias", bias)],
+            [value.name, *weights],
             name,
             kernel_shape=[kernel, kernel],
             strides=[stride, stride],

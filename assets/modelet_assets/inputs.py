@@ -46,7 +46,9 @@ def read_digits(source):
     for label in range(10):
         values = json.loads(source.read(f"package/src/digits/{label}.json"))["data"]
         classes.append(np.asarray(values, np.float64).reshape(-1, 1, DIGIT_SIZE, DIGIT_SIZE))
-    order = sorted((turn, label) for label, images in enumerate(classes) for turn in range(len(images)))
+    order = sorted(
+        (turn, label) for label, images in enumerate(classes) for turn in range(len(images))
+    )
     images = np.stack([classes[label][turn] for turn, label in order])
     normalised = ((images - DIGIT_MEAN) / DIGIT_DEVIATION).astype("<f4")
     return normalised, np.asarray([label for _, label in order], np.uint8)

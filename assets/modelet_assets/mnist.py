@@ -40,4 +40,5 @@ def convert(tensors):
 
 
 def _layer(graph, tensors, name):
-    return [graph.weight(f"{name}.{part}", tensors[f"{name}.{part}"]) for part in ("weight", "bias")]
+    names = (f"{name}.weight", f"{name}.bias")
+    return [graph.weight(name, tensors[name]) for name in names]

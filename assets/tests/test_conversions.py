@@ -65,7 +65,10 @@ class Graphs(unittest.TestCase):
     """The graphs keep their contract."""
 
     def test_shapes_and_names_are_the_contract(self):
-        for name, sizes, classes in (("mnist", [1, 28, 28], 10), ("efficientnet-lite0", [3, 224, 224], 1000)):
+        for name, sizes, classes in (
+            ("mnist", [1, 28, 28], 10),
+            ("efficientnet-lite0", [3, 224, 224], 1000),
+        ):
             with self.subTest(model=name):
                 graph = onnx.load(folders.models() / f"{name}.onnx").graph
                 (image,), (logits,) = graph.input, graph.output

@@ -243,6 +243,7 @@ impl Error {
     pub fn body(&self) -> ErrorBody<'_> {
         ErrorBody {
             error: self.text(),
+            message: &self.message,
             kind: self.kind.as_str(),
             place: self.place.as_deref(),
             remedy: self.remedy.as_deref(),
@@ -255,6 +256,8 @@ impl Error {
 pub struct ErrorBody<'a> {
     /// What was wrong, where, and what to do, in one string.
     pub error: String,
+    /// What was wrong alone.
+    pub message: &'a str,
     /// The kind, for programs.
     pub kind: &'static str,
     /// The place alone.

@@ -267,7 +267,7 @@ fn refusal(response: &Response, place: &str) -> Failure {
     let text = |key: &str| document.get(key).and_then(Value::as_str);
     let kind = text("kind").unwrap_or_default();
     let exit = Exit::of_answer(kind, response.status);
-    let mut failure = match text("error") {
+    let mut failure = match text("message").or_else(|| text("error")) {
         Some(message) => Failure::new(exit, message),
         None => Failure::new(exit, format!("the server answered {}", status(response.status)))
             .remedy("check that --server names a Modelet server"),

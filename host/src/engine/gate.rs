@@ -2,10 +2,10 @@
 //!
 //! `publish`, its dry run and `modelet inspect` all come through here, and say the same.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use serde::Serialize;
-use wasmparser::{Parser, Payload, Validator, WasmFeatures};
+use wasmparser::{ComponentTypeRef, Parser, Payload, Validator, WasmFeatures};
 
 /// The worlds a component may be written for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -100,8 +100,8 @@ pub fn examine(bytes: &[u8], limit: u64) -> Result<ComponentFacts, GateError> {
     check_kind(bytes, limit)?;
     let invalid = |error: wasmparser::BinaryReaderError| GateError::Invalid(error.to_string());
     Validator::new_with_features(features()).validate_all(bytes).map_err(invalid)?;
-    let mut imports = BTreeMap::new();
-    let mut exports = BTreeMap::new();
+    let mut imports = BTreeSet::new();
+    let mut exports = BTreeSet::new();
     let mut core_modules = 0;
     let mut depth = 0u32;
     for payload in Parser::new(0).parse_all(bytes) {
@@ -114,19 +114,23 @@ pub fn examine(bytes: &[u8], limit: u64) -> Result<ComponentFacts, GateError> {
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::ComponentImportSection(section) if depth == 0 => {
                 for import in section {
-                    imports.insert(import.map_err(invalid)?.name.name.to_owned(), ());
+                    let import = import.map_err(invalid)?;
+                    // A type imported by name is only a name for a type of an interface.
+                    if !matches!(import.ty, ComponentTypeRef::Type(_)) {
+                        imports.insert(import.name.name.to_owned());
+                    }
                 }
             }
             Payload::ComponentExportSection(section) if depth == 0 => {
                 for export in section {
-                    exports.insert(export.map_err(invalid)?.name.name.to_owned(), ());
+                    exports.insert(export.map_err(invalid)?.name.name.to_owned());
                 }
             }
             _ => {}
         }
     }
-    let imports: Vec<_> = imports.into_keys().collect();
-    let exports: Vec<_> = exports.into_keys().collect();
+    let imports: Vec<_> = imports.into_iter().collect();
+    let exports: Vec<_> = exports.into_iter().collect();
     let world = check_world(&imports, &exports)?;
     Ok(ComponentFacts { bytes: bytes.len() as u64, world, imports, exports, core_modules })
 }

@@ -25,6 +25,16 @@ pub trait BlobStore: Send + Sync {
     /// When no temporary file can be made.
     fn begin(&self, limit_bytes: u64) -> Result<Box<dyn BlobWriter>, BlobError>;
 
+    /// Stores bytes that are in memory already.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    fn put(&self, bytes: &[u8]) -> Result<(BlobRef, BlobLease), BlobError> {
+        let mut writer = self.begin(bytes.len() as u64)?;
+        writer.write(bytes)?;
+        writer.finish()
+    }
+
     /// Holds a blob that is there, so that a version may name it; none if it is not there.
     ///
     /// # Errors
@@ -139,17 +149,18 @@ struct Store {
 }
 
 /// How many leases each blob has; a blob without any is not in it.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Leases(Mutex<HashMap<Digest, u64>>);
 
 /// Keeps a blob from being collected until it is dropped.
+#[derive(Debug)]
 pub struct BlobLease {
     digest: Digest,
     leases: Arc<Leases>,
 }
 
 /// A blob being written to a file.
-pub struct FileBlobWriter {
+struct FileBlobWriter {
     store: Arc<Store>,
     file: Box<dyn DiskFile>,
     path: PathBuf,

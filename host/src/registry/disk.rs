@@ -19,6 +19,8 @@ pub(super) use sim::{Fault, SimDisk};
 /// Where a sync is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SyncSite {
+    /// The folders above a new data directory: its own name, and theirs.
+    Parents,
     /// The bytes of `format`, before it gets its name.
     FormatData,
     /// The data directory: the names `format`, `journal` and `blobs`.
@@ -45,7 +47,8 @@ pub enum SyncSite {
 
 impl SyncSite {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
+        Self::Parents,
         Self::FormatData,
         Self::Root,
         Self::JournalFolder,

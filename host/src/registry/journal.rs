@@ -73,8 +73,8 @@ impl Journal {
 
     /// Cuts off what stands behind the good frames and makes all that is left durable.
     ///
-    /// The last frame is written again: if its sync failed before the server stopped, the kernel
-    /// may hold it as clean though the disk lacks it, and only new writes reach the disk. No earlier
+    /// The last frame is written again: if its sync failed before the server stopped, the kernel may
+    /// hold it as clean though the disk lacks it, and only new writes reach the disk. No earlier
     /// frame can be like that, for after a failed sync nothing is added.
     pub(super) fn settle(&mut self, last_frame: Option<u64>) -> io::Result<()> {
         self.file.truncate(self.end)?;

@@ -10,11 +10,11 @@ use crate::version::Annotations;
 /// Bytes of one record. A version with a hundred tensors in its signature takes some ten thousand.
 pub const MAX_RECORD_BYTES: usize = 256 << 10;
 /// Records in one frame. At 64 the cost of a sync is a sixty-fourth, and more would only add delay.
-pub const MAX_RECORDS_PER_FRAME: usize = 64;
+pub(super) const MAX_RECORDS_PER_FRAME: usize = 64;
 /// Bytes of one frame's records: what a replay holds in memory at once.
-pub const MAX_FRAME_BYTES: usize = MAX_RECORDS_PER_FRAME * (MAX_RECORD_BYTES + 1);
+pub(super) const MAX_FRAME_BYTES: usize = MAX_RECORDS_PER_FRAME * (MAX_RECORD_BYTES + 1);
 /// Changes that wait for the writer: a few frames, so that the last one waits well under a second.
-pub const MAX_QUEUED_CHANGES: usize = 256;
+pub(super) const MAX_QUEUED_CHANGES: usize = 256;
 /// Models of one registry. Each commit copies one pointer per model.
 pub const MAX_MODELS: usize = 10_000;
 /// Versions of one model. Each change of a model copies one pointer per version.
@@ -37,8 +37,7 @@ pub(super) fn check(state: &Snapshot, change: &Change) -> Result<(), CommitError
     match &change.op {
         Op::Publish(publish) => check_publish(state, publish),
         Op::SetAlias { model, alias, targets, .. } => {
-            let remedy = "put fewer versions behind the alias";
-            at_most("the number of targets", targets.len(), MAX_TARGETS_PER_ALIAS, remedy)?;
+            check_length("the number of targets", targets.len(), MAX_TARGETS_PER_ALIAS)?;
             let model = state.get(model);
             check_aliases(model.filter(|m| !m.aliases.contains_key(alias)).map(AsRef::as_ref))
         }
@@ -82,7 +81,7 @@ fn check_aliases(model_with_one_more: Option<&Model>) -> Result<(), CommitError>
 }
 
 fn check_name(what: &str, name: &str) -> Result<(), CommitError> {
-    at_most(&format!("the length of the {what}"), name.len(), MAX_ACTOR_BYTES, "shorten it")
+    check_length(&format!("the length of the {what}"), name.len(), MAX_ACTOR_BYTES)
 }
 
 fn check_annotations(annotations: &Annotations) -> Result<(), CommitError> {
@@ -94,6 +93,15 @@ fn check_annotations(annotations: &Annotations) -> Result<(), CommitError> {
     Ok(())
 }
 
+/// Checks something of the change itself.
+fn check_length(what: &str, found: usize, limit: usize) -> Result<(), CommitError> {
+    if found <= limit {
+        return Ok(());
+    }
+    Err(CommitError::Invalid { what: format!("{what} is {found}; it may be {limit} at most") })
+}
+
+/// Checks what the registry would hold after the change.
 fn at_most(
     what: &str,
     found: usize,

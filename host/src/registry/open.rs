@@ -206,6 +206,8 @@ fn check_format(root: &Path, journal: &Path, disk: &dyn Disk) -> Result<(), Open
 }
 
 fn write_format(root: &Path, path: &Path, disk: &dyn Disk) -> Result<(), OpenError> {
+    // Before there is a format: a directory that has one has its name for good.
+    sync_parents(root, disk)?;
     let new = root.join("format.new");
     if disk.size(&new).map_err(failed("looking up", &new))?.is_some() {
         disk.remove(&new).map_err(failed("removing", &new))?;
@@ -215,6 +217,20 @@ fn write_format(root: &Path, path: &Path, disk: &dyn Disk) -> Result<(), OpenErr
         .map_err(failed("writing", &new))?;
     // Its name is made durable together with those of the folders beside it.
     disk.rename(&new, path).map_err(failed("renaming", &new))
+}
+
+fn sync_parents(root: &Path, disk: &dyn Disk) -> Result<(), OpenError> {
+    for folder in root.ancestors().skip(1) {
+        // A relative path ends in nothing, which is where the process is.
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        match disk.sync_dir(folder, SyncSite::Parents) {
+            Ok(()) => {}
+            // Who may not read a folder did not make the one below it.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            Err(error) => return Err(failed("syncing", folder)(error)),
+        }
+    }
+    Ok(())
 }
 
 fn open_journal(path: &Path, disk: &dyn Disk) -> Result<Box<dyn DiskFile>, OpenError> {

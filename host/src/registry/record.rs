@@ -128,3 +128,40 @@ mod ulid_text {
         text.map(|text| Ulid::from_string(&text).map_err(D::Error::custom)).transpose()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lines as format 1 writes them. A journal lives longer than the program that wrote it: these
+    /// may be added to, never edited.
+    const LINES: [&str; 7] = [
+        r#"{"epoch":1,"time_ms":5,"actor":"a","prev":null,"model_id":"0000000005041061050R3GG28A","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","change":{"op":"publish","model":"m","version":"1","owner":"o","record":{"component":{"digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","bytes":0},"assets":{"model.onnx":{"digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","bytes":0}},"signature":{"inputs":[{"name":"x","datatype":"FP32","shape":[-1,2]}],"outputs":[],"batch":true,"task":"embedding"},"backend":"auto","config":{"k":"v"},"pool":{"min_instances":0,"max_instances":32,"max_instance_reuse_count":10000,"idle_instance_timeout_s":60}},"annotations":{"description":"d","accuracy":{"value":0.5,"method":"top-1"},"labels":{"k":"v"},"links":{"paper":"p"}},"alias":"canary"}}"#,
+        r#"{"epoch":2,"time_ms":5,"actor":"a","prev":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","change":{"op":"set_alias","model":"m","alias":"live","targets":[{"version":"1","weight":100}],"expect":{"epoch":1}}}"#,
+        r#"{"epoch":3,"time_ms":5,"actor":"a","prev":null,"change":{"op":"rollback_alias","model":"m","alias":"live"}}"#,
+        r#"{"epoch":4,"time_ms":5,"actor":"a","prev":null,"change":{"op":"remove_alias","model":"m","alias":"canary","expect":"absent"}}"#,
+        r#"{"epoch":5,"time_ms":5,"actor":"a","prev":null,"change":{"op":"annotate","model":"m","version":"1","annotations":{}}}"#,
+        r#"{"epoch":6,"time_ms":5,"actor":"a","prev":null,"change":{"op":"delete_version","model":"m","version":"1"}}"#,
+        r#"{"epoch":7,"time_ms":5,"actor":"a","prev":null,"change":{"op":"delete_model","model":"m"}}"#,
+    ];
+
+    #[test]
+    fn lines_of_format_1_are_read_and_written() {
+        for line in LINES {
+            let record = Record::decode(line.as_bytes()).unwrap();
+            let (written, read) = record.encode().unwrap();
+            assert_eq!(String::from_utf8(written).unwrap(), line);
+            assert_eq!(read, record);
+        }
+    }
+
+    #[test]
+    fn a_word_that_is_not_known_is_not_passed_over() {
+        for line in LINES {
+            let head = line.strip_suffix('}').unwrap();
+            assert!(Record::decode(format!("{head},\"more\":1}}").as_bytes()).is_err());
+            let body = head.strip_suffix('}').unwrap();
+            assert!(Record::decode(format!("{body},\"more\":1}}}}").as_bytes()).is_err(), "{line}");
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! The registry in a data directory: one thread that writes, and a bounded queue before it.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -32,8 +33,10 @@ pub struct FileRegistry {
 /// A change that waits for the writer.
 struct Job {
     change: Change,
-    answer: SyncSender<Result<Committed, CommitError>>,
+    answer: SyncSender<Answer>,
 }
+
+type Answer = Result<Committed, CommitError>;
 
 impl FileRegistry {
     /// Opens the registry in `root`, which is made if it is not there, and says what it found.
@@ -82,9 +85,23 @@ impl FileRegistry {
         self.shared.collect()
     }
 
-    /// The versions that reference a blob, from the index where there is one.
+    /// What a caller is told when the writer is gone, which only a panic explains.
+    fn writer_ended(&self) -> CommitError {
+        let reason = "its writer has ended; the log says why; restart".to_owned();
+        self.shared.status.store(Arc::new(Status::ReadOnly { reason: reason.clone() }));
+        CommitError::ReadOnly { reason }
+    }
+
+    /// The versions that reference a blob, from the index where it is up.
     pub fn references(&self, digest: &Digest) -> Vec<(ModelName, VersionName)> {
         self.shared.references(digest)
+    }
+}
+
+impl fmt::Debug for FileRegistry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let status = self.shared.status.load();
+        f.debug_struct("FileRegistry").field("status", &status).finish_non_exhaustive()
     }
 }
 
@@ -95,13 +112,9 @@ impl Registry for FileRegistry {
 
     fn commit(&self, change: Change) -> Result<Committed, CommitError> {
         self.shared.writable()?;
-        let gone = || CommitError::ReadOnly { reason: "its writer has ended; restart".to_owned() };
-        let (answer, answered) = sync_channel(1);
+        let gone = || self.writer_ended();
         let queue = self.queue.as_ref().ok_or_else(gone)?;
-        queue.try_send(Job { change, answer }).map_err(|error| match error {
-            TrySendError::Full(_) => CommitError::Overloaded { limit: MAX_QUEUED_CHANGES },
-            TrySendError::Disconnected(_) => gone(),
-        })?;
+        let answered = enqueue(queue, change).map_err(|full| full.unwrap_or_else(gone))?;
         answered.recv().unwrap_or_else(|_| Err(gone()))
     }
 
@@ -128,6 +141,22 @@ impl Drop for FileRegistry {
     }
 }
 
+/// Puts a change into the queue; answers where its answer will come. Refused where the queue is
+/// full, or with nothing to say where nobody serves it.
+fn enqueue(
+    queue: &SyncSender<Job>,
+    change: Change,
+) -> Result<Receiver<Answer>, Option<CommitError>> {
+    let (answer, answered) = sync_channel(1);
+    match queue.try_send(Job { change, answer }) {
+        Ok(()) => Ok(answered),
+        Err(TrySendError::Full(_)) => {
+            Err(Some(CommitError::Overloaded { limit: MAX_QUEUED_CHANGES }))
+        }
+        Err(TrySendError::Disconnected(_)) => Err(None),
+    }
+}
+
 /// Serves the queue until the registry is dropped: whatever waits goes into one frame.
 fn write(mut committer: Committer, jobs: &Receiver<Job>) {
     while let Ok(first) = jobs.recv() {
@@ -140,5 +169,25 @@ fn write(mut committer: Committer, jobs: &Receiver<Job>) {
             let _ = caller.send(answer);
         }
         committer.bring_index_up();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::change::Op;
+    use super::*;
+
+    #[test]
+    fn a_full_queue_sheds_and_a_dead_one_says_so() {
+        let change =
+            Change { actor: String::new(), op: Op::DeleteModel { model: "m".parse().unwrap() } };
+        let (queue, jobs) = sync_channel(MAX_QUEUED_CHANGES);
+        for _ in 0..MAX_QUEUED_CHANGES {
+            enqueue(&queue, change.clone()).unwrap();
+        }
+        let full = Err(Some(CommitError::Overloaded { limit: MAX_QUEUED_CHANGES }));
+        assert_eq!(enqueue(&queue, change.clone()).map(|_| ()), full);
+        drop(jobs);
+        assert_eq!(enqueue(&queue, change).map(|_| ()), Err(None));
     }
 }

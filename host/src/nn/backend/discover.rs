@@ -140,8 +140,8 @@ impl Backends {
         }
     }
 
-    /// An engine's name and version as people read them, such as `onnxruntime 1.32.0`; none where it
-    /// is not there.
+    /// An engine's name and version as people read them, such as `onnxruntime 1.32.0`; none where
+    /// it is not there.
     pub fn engine(&self, kind: BackendKind) -> Option<String> {
         self.get(kind).ok().map(|backend| format!("{kind} {}", backend.version()))
     }

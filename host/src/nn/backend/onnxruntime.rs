@@ -2,8 +2,8 @@
 //!
 //! The ort crate locks a session for every run, which would serialise all instances of a model. The
 //! engine documents that `Run` may be called from several threads on one session; on the CPU
-//! provider, the only one used here, a run keeps its state in a frame of its own. So runs go through
-//! the C interface, and a stress test compares their outputs.
+//! provider, the only one used here, a run keeps its state in a frame of its own. So runs go
+//! through the C interface, and a stress test compares their outputs.
 
 mod library;
 mod value;
@@ -143,7 +143,7 @@ fn missing_operator(message: &str) -> Option<Operator> {
         let (domain, op_type) = name.rsplit_once([':', '.']).unwrap_or(("", name));
         return Some(Operator::new(domain, op_type));
     }
-    // "In Node, ("x", Op, "com.example", -1) : … Error No Op registered for Op with domain_version …"
+    // "In Node, ("x", Op, "com.example", -1) : … No Op registered for Op with domain_version …"
     let (before, rest) = message.split_once("No Op registered for ")?;
     let op_type = rest.split(' ').next()?;
     let domain = before
@@ -219,10 +219,10 @@ impl Graph {
             return Err("the inputs are not those of the signature".to_owned());
         }
         let mut outputs = vec![ptr::null_mut(); output_names.len()];
-        // SAFETY: names and values are as many as said, and live through the call, as do the options.
-        // The session is used by several threads at once, which the engine allows for `Run` on the
-        // CPU provider: it changes no state of the session beyond counters and caches it locks
-        // itself, and the one such cache, of memory patterns, is off.
+        // SAFETY: names and values are as many as said, and live through the call, as do the
+        // options. The session is used by several threads at once, which the engine allows for
+        // `Run` on the CPU provider: it changes no state of the session beyond counters and caches
+        // it locks itself, and the one such cache, of memory patterns, is off.
         let ran = unsafe {
             value::check((ort::api().Run)(
                 self.session.ptr().cast_mut(),
@@ -235,8 +235,8 @@ impl Graph {
                 outputs.as_mut_ptr(),
             ))
         };
-        // SAFETY: each was null before and is null or a value given to us now. They are taken before
-        // the error is looked at, so that none is lost with it.
+        // SAFETY: each was null before and is null or a value given to us now. They are taken
+        // before the error is looked at, so that none is lost with it.
         let outputs = outputs.into_iter().map(|value| unsafe { Value::owned(value) }).collect();
         ran.map(|()| outputs)
     }

@@ -1,8 +1,8 @@
 //! The rten backend: pure Rust, always linked, the default where no library is installed.
 //!
-//! rten computes with `f32`, `i32`, `i8` and `u8`. INT64 and BOOL are `i32` inside: inputs that do not
-//! fit are refused, never cut, and outputs come back as the graph declares them. Other types are
-//! refused when the graph is loaded. A run cannot be stopped once it has begun.
+//! rten computes with `f32`, `i32`, `i8` and `u8`. INT64 and BOOL are `i32` inside: inputs that do
+//! not fit are refused, never cut, and outputs come back as the graph declares them. Other types
+//! are refused when the graph is loaded. A run cannot be stopped once it has begun.
 
 use std::any::Any;
 use std::num::NonZeroUsize;
@@ -210,8 +210,8 @@ fn narrowed(spec: &TensorSpec, data: &[u8]) -> Result<Vec<i32>, RunError> {
     elements.enumerate().map(narrow).collect()
 }
 
-/// What the engine computed for `spec`, in the datatype that the graph declares where the engine has
-/// none of its own for it.
+/// What the engine computed for `spec`, in the datatype that the graph declares where the engine
+/// has none of its own for it.
 fn output(spec: &TensorSpec, value: Value) -> Result<Tensor, RunError> {
     let failed = |problem: String| RunError::failed(format!("output {:?}: {problem}", spec.name));
     let (datatype, shape, data) = match value {

@@ -143,9 +143,10 @@ impl Onnx {
 
     /// What the graph takes and gives, as it declares them.
     ///
-    /// Inputs are the graph's inputs that have no initializer. An axis without a fixed length is -1,
-    /// and an output without a shape is `[-1]`: what the engine returns is the truth for outputs.
-    /// `batch` is set where axis 0 of every input and output carries one and the same name.
+    /// Inputs are the graph's inputs that have no initializer. An axis without a fixed length is
+    /// -1, and an output without a shape is `[-1]`: what the engine returns is the truth for
+    /// outputs. `batch` is set where axis 0 of every input and output carries one and the same
+    /// name.
     ///
     /// # Errors
     /// When an input or output is no dense tensor, has no name, has elements that callers have no
@@ -173,8 +174,8 @@ impl Onnx {
     /// without external data is the very bytes it was parsed from.
     ///
     /// # Errors
-    /// When `assets` does not know a location, when an offset or length lies outside its asset, when
-    /// a length is not what the tensor's shape takes, or when the whole exceeds
+    /// When `assets` does not know a location, when an offset or length lies outside its asset,
+    /// when a length is not what the tensor's shape takes, or when the whole exceeds
     /// [`limits::MAX_MODEL_BYTES`].
     pub fn resolve_external(
         self,

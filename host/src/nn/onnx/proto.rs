@@ -1,4 +1,5 @@
-//! The messages of the ONNX protobuf, up to IR version 14, as far as decoding and encoding need them.
+//! The messages of the ONNX protobuf, up to IR version 14, as far as decoding and encoding need
+//! them.
 //!
 //! Every singular field is optional, as in the schema (proto2): an absent field stays absent when a
 //! model is written again, since engines tell absent from zero. Tensor data is [`Bytes`], so that a

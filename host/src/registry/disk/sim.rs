@@ -159,6 +159,7 @@ impl SimDisk {
         let survivor = Self::new(state.rng.next());
         let mut after = locked(&survivor.0);
         after.nodes = nodes;
+        after.operations = state.operations;
         after.ignored = state.ignored;
         after.seen = state.seen.clone();
         drop(after);

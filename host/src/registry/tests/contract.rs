@@ -406,9 +406,9 @@ fn what_is_over_a_limit_is_refused(tried: &Tried) {
     assert_eq!(tried.refused(annotate("m", "1", &long)), CommitErrorKind::TooLarge);
     let mut by_nobody = annotate("m", "1", "short");
     by_nobody.actor = "x".repeat(MAX_ACTOR_BYTES + 1);
-    assert_eq!(tried.refused(by_nobody), CommitErrorKind::Conflict);
+    assert_eq!(tried.refused(by_nobody), CommitErrorKind::Invalid);
     let targets = vec![("1", 1); MAX_TARGETS_PER_ALIAS + 1];
-    assert_eq!(tried.refused(set_alias("m", "a", &targets)), CommitErrorKind::Conflict);
+    assert_eq!(tried.refused(set_alias("m", "a", &targets)), CommitErrorKind::Invalid);
     for number in first.aliases.len()..MAX_ALIASES_PER_MODEL {
         tried.commit(set_alias("m", &format!("a{number}"), &[("1", 1)])).unwrap();
     }

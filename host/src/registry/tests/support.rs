@@ -134,9 +134,7 @@ impl Index for MemoryIndex {
 
 /// Stores a blob and keeps it held.
 pub(crate) fn store(blobs: &dyn BlobStore, bytes: &[u8]) -> (BlobRef, BlobLease) {
-    let mut writer = blobs.begin(1 << 20).unwrap();
-    writer.write(bytes).unwrap();
-    writer.finish().unwrap()
+    blobs.put(bytes).unwrap()
 }
 
 /// A version's record of these blobs, the component first.

@@ -45,8 +45,8 @@ pub(super) struct Library {
     path: PathBuf,
 }
 
-/// The engine keeps its environment, logger and allocators in globals, so a process has one library,
-/// and it stays: unloading it while a thread of it ends is a crash.
+/// The engine keeps its environment, logger and allocators in globals, so a process has one
+/// library, and it stays: unloading it while a thread of it ends is a crash.
 static LOADED: Mutex<Option<Arc<Library>>> = Mutex::new(None);
 
 /// Loads the library at `path`, or gives it again where that is loaded already.
@@ -100,8 +100,8 @@ fn logger() -> LoggerFunction {
     })
 }
 
-/// Refuses a file that was cut off on its way here: the dynamic loader maps it all the same, and the
-/// process dies of SIGBUS when it touches what is not there.
+/// Refuses a file that was cut off on its way here: the dynamic loader maps it all the same, and
+/// the process dies of SIGBUS when it touches what is not there.
 fn check_file(path: &Path) -> Result<(), LibraryError> {
     let read_error = |error| LibraryError::Read { path: path.to_owned(), error };
     let mut file = File::open(path).map_err(read_error)?;
@@ -131,8 +131,8 @@ fn check_file(path: &Path) -> Result<(), LibraryError> {
 fn check_library(path: &Path) -> Result<(libloading::Library, String), LibraryError> {
     type GetApiBase = unsafe extern "system" fn() -> *const ort_sys::OrtApiBase;
     let problem = |problem: String| LibraryError::Load { path: path.to_owned(), problem };
-    // SAFETY: loading runs the library's initialisers. It is a file the operator named or installed,
-    // trusted like the server's own binary.
+    // SAFETY: loading runs the library's initialisers. It is a file the operator named or
+    // installed, trusted like the server's own binary.
     let library = unsafe { libloading::Library::new(path) };
     let library = library.map_err(|error| problem(error.to_string()))?;
     // SAFETY: ONNX Runtime exports this function with this signature in all its versions.
@@ -141,7 +141,8 @@ fn check_library(path: &Path) -> Result<(libloading::Library, String), LibraryEr
     // SAFETY: it takes nothing and gives a pointer to a constant of the library, or null.
     let base = unsafe { get().as_ref() };
     let base = base.ok_or_else(|| problem("OrtGetApiBase gave nothing".to_owned()))?;
-    // SAFETY: it takes nothing and gives a string that lives as long as the library, which is loaded.
+    // SAFETY: it takes nothing and gives a string that lives as long as the library, which is
+    // loaded.
     let version = unsafe { CStr::from_ptr((base.GetVersionString)()) };
     let version = version.to_string_lossy().into_owned();
     // SAFETY: it takes a number and gives a pointer to a constant, or null for a version it lacks.

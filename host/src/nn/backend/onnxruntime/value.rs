@@ -78,9 +78,10 @@ impl Input {
         let data = tensor.aligned().data().clone();
         let shape = shape_of(tensor)?;
         let mut value = ptr::null_mut();
-        // SAFETY: the engine reads `data.len()` bytes at `data`, which lives as long as the value (a
-        // field of the same struct, and `Bytes` do not move), and never writes to an input: it plans
-        // inputs as existing memory that no node may reuse. The shape is read before this returns.
+        // SAFETY: the engine reads `data.len()` bytes at `data`, which lives as long as the value
+        // (a field of the same struct, and `Bytes` do not move), and never writes to an input: it
+        // plans inputs as existing memory that no node may reuse. The shape is read before this
+        // returns.
         unsafe {
             check((ort::api().CreateTensorWithDataAsOrtValue)(
                 library.cpu.ptr(),
@@ -95,13 +96,6 @@ impl Input {
         // SAFETY: the value was made for us just now.
         let value = unsafe { Value::owned(value) }.ok_or("the engine made no value")?;
         Ok(Self { value, data })
-    }
-
-    /// The part of these bytes that lies at `start`, if all of it does.
-    fn part_at(&self, start: *const u8, length: usize) -> Option<Bytes> {
-        let offset = start.addr().checked_sub(self.data.as_ptr().addr())?;
-        let end = offset.checked_add(length)?;
-        (end <= self.data.len()).then(|| self.data.slice(offset..end))
     }
 }
 
@@ -227,31 +221,38 @@ fn numeric_data(
     let data = NonNull::new(data.cast::<u8>()).ok_or("the engine holds no data for it")?;
     // A graph that passes an input through gives back a view of our bytes, which the engine does
     // not keep alive.
-    if let Some(part) = inputs.iter().find_map(|input| input.part_at(data.as_ptr(), length)) {
+    if let Some(part) = inputs.iter().find_map(|input| part_at(&input.data, data.as_ptr(), length))
+    {
         return Ok(part);
     }
-    Ok(Bytes::from_owner(OutputData { value, data, length, _session: Arc::clone(session) }))
+    Ok(Bytes::from_owner(OutputData { _value: value, data, length, _session: Arc::clone(session) }))
+}
+
+/// The `length` bytes of `whole` that begin at `start`, if all of them are its own.
+fn part_at(whole: &Bytes, start: *const u8, length: usize) -> Option<Bytes> {
+    let offset = start.addr().checked_sub(whole.as_ptr().addr())?;
+    let end = offset.checked_add(length)?;
+    (end <= whole.len()).then(|| whole.slice(offset..end))
 }
 
 /// The engine's memory of one output.
 struct OutputData {
-    /// Owns the memory.
-    #[allow(dead_code, reason = "it is only held, so that the memory is released with this")]
-    value: Value,
+    /// Owns the memory, which is released with this.
+    _value: Value,
     data: NonNull<u8>,
     length: usize,
     /// Dropped after the value: its memory may come from an allocator of the session.
     _session: Arc<Session>,
 }
 
-// SAFETY: `data` points into the memory that `value` owns, and `Value` and `Session` may move between
-// threads.
+// SAFETY: `data` points into the memory that `_value` owns, and `Value` and `Session` may move
+// between threads.
 unsafe impl Send for OutputData {}
 
 impl AsRef<[u8]> for OutputData {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: the engine said that the value's data begins here, and its type and shape say that
-        // it has this many bytes; a run has filled them, and nobody writes to them after it.
+        // SAFETY: the engine said that the value's data begins here, and its type and shape say
+        // that it has this many bytes; a run has filled them, and nobody writes to them after it.
         unsafe { std::slice::from_raw_parts(self.data.as_ptr(), self.length) }
     }
 }
@@ -307,5 +308,23 @@ fn element_type(datatype: Datatype) -> ONNXTensorElementDataType {
         Datatype::Fp64 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE,
         Datatype::Bf16 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16,
         Datatype::Bytes => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_STRING,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_at_an_address_are_found_only_inside_their_whole() {
+        let whole = Bytes::from(vec![1, 2, 3, 4]);
+        let start = whole.as_ptr();
+        let at = |offset: usize, length| part_at(&whole, start.wrapping_add(offset), length);
+        assert_eq!(at(1, 2).as_deref(), Some(&[2, 3][..]));
+        assert_eq!(at(0, 4).map(|part| part.as_ptr()), Some(start));
+        assert_eq!(at(0, 5), None);
+        assert_eq!(at(4, 1), None);
+        assert_eq!(at(usize::MAX, 1), None);
+        assert_eq!(at(1, usize::MAX), None);
     }
 }
