@@ -248,7 +248,10 @@ impl Config {
             self.guest.memory_bytes <= 4 << 30,
             "guest.memory_bytes must not exceed 4294967296, the most a 32-bit guest can address",
         );
-        require((1..=8000).contains(&self.engine.instances), "engine.instances must be between 1 and 8000");
+        require(
+            (1..=8000).contains(&self.engine.instances),
+            "engine.instances must be between 1 and 8000",
+        );
         require(self.compute.threads <= 1024, "compute.threads must not exceed 1024");
         if wrong.is_empty() { Ok(self) } else { Err(ConfigError::Invalid(wrong)) }
     }

@@ -137,7 +137,11 @@ impl Kind {
 
 /// A refusal or a failure, on its way to a caller.
 #[derive(Debug, Clone)]
-pub struct Error {
+pub struct Error(Box<Details>);
+
+/// Boxed, so that a `Result` on the data path is as small as its success.
+#[derive(Debug, Clone)]
+struct Details {
     kind: Kind,
     message: Cow<'static, str>,
     place: Option<String>,
@@ -152,7 +156,7 @@ pub struct Error {
 impl Error {
     /// An error of `kind` with a message that is safe for strangers.
     pub fn new(kind: Kind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self {
+        Self(Box::new(Details {
             kind,
             message: message.into(),
             place: None,
@@ -160,7 +164,7 @@ impl Error {
             internal: None,
             retry_after: None,
             allow: None,
-        }
+        }))
     }
 
     /// A fault of the host: strangers read a fixed text, the operator reads `internal`.
@@ -173,66 +177,66 @@ impl Error {
     /// Where it is: a tensor, a header, a part of the request.
     #[must_use]
     pub fn at(mut self, place: impl Into<String>) -> Self {
-        self.place = Some(place.into());
+        self.0.place = Some(place.into());
         self
     }
 
     /// What to do about it.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<Cow<'static, str>>) -> Self {
-        self.remedy = Some(remedy.into());
+        self.0.remedy = Some(remedy.into());
         self
     }
 
     /// What only the operator may read.
     #[must_use]
     pub fn with_internal(mut self, internal: impl fmt::Display) -> Self {
-        self.internal = Some(internal.to_string());
+        self.0.internal = Some(internal.to_string());
         self
     }
 
     /// When to come back, sent as `Retry-After`.
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
-        self.retry_after = Some(wait);
+        self.0.retry_after = Some(wait);
         self
     }
 
     /// Which methods would do, sent as `Allow`.
     #[must_use]
     pub fn allow(mut self, methods: &'static str) -> Self {
-        self.allow = Some(methods);
+        self.0.allow = Some(methods);
         self
     }
 
     /// Which methods would do, if that is the matter.
     pub fn allowed(&self) -> Option<&'static str> {
-        self.allow
+        self.0.allow
     }
 
     /// Its kind.
     pub fn kind(&self) -> Kind {
-        self.kind
+        self.0.kind
     }
 
     /// When to come back, if that is known.
     pub fn wait(&self) -> Option<Duration> {
-        self.retry_after
+        self.0.retry_after
     }
 
     /// What only the operator may read, if there is more than the message.
     pub fn operator_detail(&self) -> Option<&str> {
-        self.internal.as_deref()
+        self.0.internal.as_deref()
     }
 
     /// The whole text for a caller: what, where, and what to do.
     pub fn text(&self) -> String {
-        let mut text = self.message.to_string();
-        if let Some(place) = &self.place {
+        let mut text = self.0.message.to_string();
+        if let Some(place) = &self.0.place {
             text.push_str("; where: ");
             text.push_str(place);
         }
-        if let Some(remedy) = &self.remedy {
+        if let Some(remedy) = &self.0.remedy {
             text.push_str("; ");
             text.push_str(remedy);
         }
@@ -243,10 +247,10 @@ impl Error {
     pub fn body(&self) -> ErrorBody<'_> {
         ErrorBody {
             error: self.text(),
-            message: &self.message,
-            kind: self.kind.as_str(),
-            place: self.place.as_deref(),
-            remedy: self.remedy.as_deref(),
+            message: &self.0.message,
+            kind: self.0.kind.as_str(),
+            place: self.0.place.as_deref(),
+            remedy: self.0.remedy.as_deref(),
         }
     }
 }

@@ -26,9 +26,8 @@ use crate::names::{ModelName, VersionName};
 const MAX_VERSION_SERIES: usize = 1000;
 
 /// Upper ends of the latency histogram, in seconds: half a millisecond to the default deadline.
-const LATENCY_BUCKETS_S: [f64; 15] = [
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-];
+const LATENCY_BUCKETS_S: [f64; 15] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -195,7 +194,11 @@ fn register_host(registry: &mut Registry, host: &Host) {
     let figures: [(&str, &str, u64); 9] = [
         ("inflight_requests", "Requests under way", host.admission().inflight_requests()),
         ("inflight_bytes", "Bytes of requests under way", host.admission().inflight_bytes()),
-        ("compute_queue_jobs", "Jobs waiting for a compute thread", host.compute().waiting() as u64),
+        (
+            "compute_queue_jobs",
+            "Jobs waiting for a compute thread",
+            host.compute().waiting() as u64,
+        ),
         ("instances", "Live instances", instances as u64),
         ("resident_graphs", "Graphs loaded", graphs as u64),
         ("resident_graph_bytes", "Bytes of graphs loaded", graph_bytes),

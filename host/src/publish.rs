@@ -111,9 +111,10 @@ async fn check_and_commit(
         let kind = if error.is_the_packages() { Kind::BadRequest } else { Kind::Internal };
         Error::new(kind, error.to_string())
     })?;
-    let mut signature = deployment.describe().await.map_err(|error| {
-        Error::new(Kind::BadRequest, error.to_string()).at("component")
-    })?;
+    let mut signature = deployment
+        .describe()
+        .await
+        .map_err(|error| Error::new(Kind::BadRequest, error.to_string()).at("component"))?;
     signature.task = manifest.task.or(signature.task);
     let deployment = probe(deployment).await?;
     let change = Change {
@@ -147,9 +148,9 @@ fn published_version(
     model: Option<Arc<crate::registry::Model>>,
     version: &VersionName,
 ) -> Result<Arc<Version>, Error> {
-    model
-        .and_then(|model| model.versions.get(version).cloned())
-        .ok_or_else(|| Error::internal("a published version is not in the model it was published to"))
+    model.and_then(|model| model.versions.get(version).cloned()).ok_or_else(|| {
+        Error::internal("a published version is not in the model it was published to")
+    })
 }
 
 /// Runs the gate for components over a stored blob.
@@ -235,7 +236,9 @@ fn blob_error(error: BlobError) -> Error {
         BlobError::NotFound { .. } | BlobError::Damaged { .. } => Error::internal(error),
         BlobError::Disk { .. } => Error::new(Kind::ReadOnly, "the server cannot store the upload")
             .with_internal(error)
-            .remedy("the operator finds the reason in the server's log; most often the disk is full"),
+            .remedy(
+                "the operator finds the reason in the server's log; most often the disk is full",
+            ),
     }
 }
 
@@ -321,10 +324,12 @@ async fn store(
             writer.write(&chunk)?;
         }
         // A caller that left half way through must leave nothing behind.
-        Ok(is_whole.blocking_recv().is_ok().then(|| writer.finish()).transpose()?)
+        is_whole.blocking_recv().is_ok().then(|| writer.finish()).transpose()
     });
     let place = format!("part {name:?}");
-    while let Some(chunk) = field.chunk().await.map_err(|error| multipart_error(error).at(place.clone()))? {
+    while let Some(chunk) =
+        field.chunk().await.map_err(|error| multipart_error(error).at(place.clone()))?
+    {
         if chunks.send(chunk).await.is_err() {
             // The writer gave up; it says below why.
             break;
@@ -347,7 +352,9 @@ async fn passthrough(
             Kind::BadRequest,
             format!("the upload has neither a component nor the graph {PASSTHROUGH_GRAPH:?}"),
         )
-        .remedy("send a part component, or a part asset:model.onnx to have the graph served as it is"));
+        .remedy(
+            "send a part component, or a part asset:model.onnx to have the graph served as it is",
+        ));
     }
     let host = Arc::clone(host);
     blocking(move || {

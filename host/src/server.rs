@@ -83,8 +83,7 @@ async fn infer(
         lease.give_back();
     }
 
-    let mut response =
-        encode::infer(&called, request.id.as_deref(), &request.outputs, &outcome?)?;
+    let mut response = encode::infer(&called, request.id.as_deref(), &request.outputs, &outcome?)?;
     response.body_mut().hold(permit);
     Ok(response)
 }

@@ -10,21 +10,21 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// The program under test.
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_modelet-under-test");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_modelet-under-test");
 
 /// How long anything may take that is waited for; far beyond what it takes, so that a slow machine
 /// fails no test.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running server with a data directory of its own. Killed when dropped.
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
     url: String,
     data: DataDir,
 }
 
 /// A data directory: its own, or one that outlives the server.
-pub enum DataDir {
+pub(crate) enum DataDir {
     Own(TempDir),
     Shared(PathBuf),
 }
@@ -40,7 +40,7 @@ impl DataDir {
 
 /// A server to be started.
 #[derive(Default)]
-pub struct Builder {
+pub(crate) struct Builder {
     data: Option<PathBuf>,
     config: String,
     environment: Vec<(String, String)>,
@@ -48,30 +48,30 @@ pub struct Builder {
 
 impl Builder {
     /// Serves an existing data directory.
-    pub fn data_dir(mut self, path: &Path) -> Self {
+    pub(crate) fn data_dir(mut self, path: &Path) -> Self {
         self.data = Some(path.to_owned());
         self
     }
 
     /// Lines of its configuration file.
-    pub fn config(mut self, toml: &str) -> Self {
+    pub(crate) fn config(mut self, toml: &str) -> Self {
         self.config.push_str(toml);
         self
     }
 
     /// A variable of its environment.
-    pub fn environment(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
     /// Starts it; panics with what it said if it does not.
-    pub fn start(self) -> Server {
+    pub(crate) fn start(self) -> Server {
         self.try_start().unwrap_or_else(|said| panic!("the server did not start: {said}"))
     }
 
     /// Starts it, or gives what it said instead.
-    pub fn try_start(self) -> Result<Server, String> {
+    pub(crate) fn try_start(self) -> Result<Server, String> {
         let data = match self.data {
             Some(path) => DataDir::Shared(path),
             None => DataDir::Own(tempfile::tempdir().unwrap()),
@@ -101,23 +101,23 @@ impl Builder {
 }
 
 /// An answer: status, headers in lower case, body.
-pub struct Answer {
-    pub status: u16,
-    pub headers: BTreeMap<String, String>,
-    pub body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
     /// The body as JSON; panics with the body if it is none.
     #[track_caller]
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|_| panic!("not JSON: {}", String::from_utf8_lossy(&self.body)))
     }
 
     /// The `error` of the body, after the status was found to be `status`.
     #[track_caller]
-    pub fn error(&self, status: u16) -> String {
+    pub(crate) fn error(&self, status: u16) -> String {
         let body = String::from_utf8_lossy(&self.body);
         assert_eq!(self.status, status, "{body}");
         self.json()["error"].as_str().unwrap_or_else(|| panic!("no error: {body}")).to_owned()
@@ -125,7 +125,7 @@ impl Answer {
 
     /// This answer, after its status was found to be 200 or 201.
     #[track_caller]
-    pub fn ok(self) -> Self {
+    pub(crate) fn ok(self) -> Self {
         let body = String::from_utf8_lossy(&self.body);
         assert!(matches!(self.status, 200 | 201), "{}: {body}", self.status);
         self
@@ -134,42 +134,42 @@ impl Answer {
 
 impl Server {
     /// A server with the defaults.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::builder().start()
     }
 
     /// A server to be set up.
-    pub fn builder() -> Builder {
+    pub(crate) fn builder() -> Builder {
         Builder::default()
     }
 
     /// Its address: `http://127.0.0.1:PORT`.
-    pub fn url(&self) -> &str {
+    pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
     /// Its host and port.
-    pub fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         self.url.strip_prefix("http://").unwrap()
     }
 
     /// Its process.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Its data directory.
-    pub fn data_dir(&self) -> &Path {
+    pub(crate) fn data_dir(&self) -> &Path {
         self.data.path()
     }
 
     /// What it has logged so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.data_dir().join("test-server.log")).unwrap()
     }
 
     /// Bytes of it in physical memory.
-    pub fn resident_bytes(&self) -> u64 {
+    pub(crate) fn resident_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
@@ -177,26 +177,37 @@ impl Server {
 
     /// Sends a request.
     #[track_caller]
-    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    pub(crate) fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
         send(&format!("{}{path}", self.url), method, headers, body)
             .unwrap_or_else(|error| panic!("{method} {path}: {error}\n{}", self.log()))
     }
 
     /// GET.
     #[track_caller]
-    pub fn get(&self, path: &str) -> Answer {
+    pub(crate) fn get(&self, path: &str) -> Answer {
         self.send("GET", path, &[], b"")
     }
 
     /// POST of a JSON document.
     #[track_caller]
-    pub fn post(&self, path: &str, body: &Value) -> Answer {
-        self.send("POST", path, &[("content-type", "application/json")], &serde_json::to_vec(body).unwrap())
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(
+            "POST",
+            path,
+            &[("content-type", "application/json")],
+            &serde_json::to_vec(body).unwrap(),
+        )
     }
 
     /// PUT of a JSON document.
     #[track_caller]
-    pub fn put(&self, path: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
+    pub(crate) fn put(&self, path: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
         let mut all = vec![("content-type", "application/json")];
         all.extend(headers);
         self.send("PUT", path, &all, &serde_json::to_vec(body).unwrap())
@@ -204,7 +215,7 @@ impl Server {
 
     /// Publishes parts: `manifest`, `component`, `asset:NAME`.
     #[track_caller]
-    pub fn publish(&self, model: &str, version: &str, parts: &[(&str, &[u8])]) -> Answer {
+    pub(crate) fn publish(&self, model: &str, version: &str, parts: &[(&str, &[u8])]) -> Answer {
         let (content_type, body) = multipart(parts);
         let path = format!("/api/v1/models/{model}/versions/{version}");
         self.send("PUT", &path, &[("content-type", &content_type)], &body)
@@ -212,14 +223,26 @@ impl Server {
 
     /// Publishes a graph to be served as it is, on a backend of choice.
     #[track_caller]
-    pub fn publish_onnx(&self, model: &str, version: &str, graph: &[u8], backend: &str) -> Answer {
+    pub(crate) fn publish_onnx(
+        &self,
+        model: &str,
+        version: &str,
+        graph: &[u8],
+        backend: &str,
+    ) -> Answer {
         let manifest = serde_json::to_vec(&json!({ "backend": backend })).unwrap();
         self.publish(model, version, &[("manifest", &manifest), ("asset:model.onnx", graph)])
     }
 
     /// Infers with one FP32 tensor in and all outputs back in binary; gives the first output's values.
     #[track_caller]
-    pub fn infer_f32(&self, model: &str, input: &str, shape: &[usize], values: &[f32]) -> Vec<f32> {
+    pub(crate) fn infer_f32(
+        &self,
+        model: &str,
+        input: &str,
+        shape: &[usize],
+        values: &[f32],
+    ) -> Vec<f32> {
         let (headers, body) = binary_request(input, shape, values);
         let headers: Vec<_> = headers.iter().map(|(k, v)| (*k, v.as_str())).collect();
         let answer = self.send("POST", &format!("/v2/models/{model}/infer"), &headers, &body).ok();
@@ -227,31 +250,31 @@ impl Server {
     }
 
     /// Asks it to stop and waits until it has.
-    pub fn stop(mut self) -> ExitStatus {
+    pub(crate) fn stop(mut self) -> ExitStatus {
         self.signal(rustix::process::Signal::TERM);
         self.wait()
     }
 
     /// Sends it a signal.
-    pub fn signal(&self, signal: rustix::process::Signal) {
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(self.pid() as i32).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
     /// Waits until it has ended.
-    pub fn wait(&mut self) -> ExitStatus {
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         self.child.wait().unwrap()
     }
 
     /// Kills it at once and gives its data directory, if that is its own.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         // It may have ended by itself; then there is nothing to kill.
         let _ = self.child.kill();
         self.child.wait().unwrap();
     }
 
     /// Runs the command line against it.
-    pub fn cli(&self, args: &[&str]) -> Output {
+    pub(crate) fn cli(&self, args: &[&str]) -> Output {
         cli(args, &[("MODELET_SERVER", self.url())])
     }
 }
@@ -263,30 +286,30 @@ impl Drop for Server {
 }
 
 /// What a run of the command line came to.
-pub struct Output {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Output {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Output {
     /// Its standard output, after it was found to have succeeded.
     #[track_caller]
-    pub fn ok(self) -> String {
+    pub(crate) fn ok(self) -> String {
         assert_eq!(self.code, 0, "{}{}", self.stdout, self.stderr);
         self.stdout
     }
 
     /// Its JSON document, after it was found to have succeeded.
     #[track_caller]
-    pub fn json(self) -> Value {
+    pub(crate) fn json(self) -> Value {
         let text = self.ok();
         serde_json::from_str(&text).unwrap_or_else(|_| panic!("not JSON: {text}"))
     }
 }
 
 /// Runs the command line.
-pub fn cli(args: &[&str], environment: &[(&str, &str)]) -> Output {
+pub(crate) fn cli(args: &[&str], environment: &[(&str, &str)]) -> Output {
     let output = Command::new(PROGRAM)
         .args(args)
         .envs(environment.iter().copied())
@@ -301,7 +324,7 @@ pub fn cli(args: &[&str], environment: &[(&str, &str)]) -> Output {
 }
 
 /// Sends one request on a connection of its own; the error is of the transport.
-pub fn send(
+pub(crate) fn send(
     url: &str,
     method: &str,
     headers: &[(&str, &str)],
@@ -320,29 +343,32 @@ pub fn send(
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    AGENT.with(|agent| {
-        let mut response = match body.is_empty() && !matches!(method, "POST" | "PUT") {
-            true => agent.run(request.body(()).unwrap()),
-            false => agent.run(request.body(body).unwrap()),
-        }?;
-        let headers = response.headers().iter();
-        let headers = headers
-            .map(|(name, value)| (name.to_string(), value.to_str().unwrap_or("").to_owned()))
-            .collect();
-        let mut bytes = Vec::new();
-        response.body_mut().as_reader().read_to_end(&mut bytes).map_err(ureq::Error::from)?;
-        Ok(Answer { status: response.status().as_u16(), headers, body: bytes })
-    })
-    .map_err(Box::new)
+    AGENT
+        .with(|agent| {
+            let mut response = match body.is_empty() && !matches!(method, "POST" | "PUT") {
+                true => agent.run(request.body(()).unwrap()),
+                false => agent.run(request.body(body).unwrap()),
+            }?;
+            let headers = response.headers().iter();
+            let headers = headers
+                .map(|(name, value)| (name.to_string(), value.to_str().unwrap_or("").to_owned()))
+                .collect();
+            let mut bytes = Vec::new();
+            response.body_mut().as_reader().read_to_end(&mut bytes).map_err(ureq::Error::from)?;
+            Ok(Answer { status: response.status().as_u16(), headers, body: bytes })
+        })
+        .map_err(Box::new)
 }
 
 /// A multipart/form-data body and its content type.
-pub fn multipart(parts: &[(&str, &[u8])]) -> (String, Vec<u8>) {
+pub(crate) fn multipart(parts: &[(&str, &[u8])]) -> (String, Vec<u8>) {
     const BOUNDARY: &str = "modelet-test-boundary-7f3a";
     let mut body = Vec::new();
     for (name, bytes) in parts {
         let file = if *name == "manifest" { "" } else { "; filename=\"f\"" };
-        let head = format!("--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"{name}\"{file}\r\n\r\n");
+        let head = format!(
+            "--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"{name}\"{file}\r\n\r\n"
+        );
         body.extend_from_slice(head.as_bytes());
         body.extend_from_slice(bytes);
         body.extend_from_slice(b"\r\n");
@@ -352,7 +378,7 @@ pub fn multipart(parts: &[(&str, &[u8])]) -> (String, Vec<u8>) {
 }
 
 /// Headers and body of a request with one FP32 tensor and binary data both ways.
-pub fn binary_request(
+pub(crate) fn binary_request(
     input: &str,
     shape: &[usize],
     values: &[f32],
@@ -371,7 +397,7 @@ pub fn binary_request(
 
 /// The values of the first output of a binary answer.
 #[track_caller]
-pub fn binary_f32(answer: &Answer) -> Vec<f32> {
+pub(crate) fn binary_f32(answer: &Answer) -> Vec<f32> {
     let header: usize = answer.headers["inference-header-content-length"].parse().unwrap();
     let head: Value = serde_json::from_slice(&answer.body[..header]).unwrap();
     let size = head["outputs"][0]["parameters"]["binary_data_size"].as_u64().unwrap() as usize;
@@ -379,50 +405,50 @@ pub fn binary_f32(answer: &Answer) -> Vec<f32> {
 }
 
 /// Little-endian FP32 values.
-pub fn floats(bytes: &[u8]) -> Vec<f32> {
+pub(crate) fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|chunk| f32::from_le_bytes(chunk.try_into().unwrap())).collect()
 }
 
 /// The folder of models and inputs that `cargo xtask setup` makes.
-pub fn models() -> PathBuf {
+pub(crate) fn models() -> PathBuf {
     std::env::var_os("MODELET_MODELS").map_or_else(|| cache().join("models"), PathBuf::from)
 }
 
 /// A file of that folder.
 #[track_caller]
-pub fn model_file(name: &str) -> Vec<u8> {
+pub(crate) fn model_file(name: &str) -> Vec<u8> {
     let path = models().join(name);
     std::fs::read(&path)
         .unwrap_or_else(|error| panic!("{}: {error}; run `cargo xtask setup`", path.display()))
 }
 
 /// The cache folder of `cargo xtask`.
-pub fn cache() -> PathBuf {
+pub(crate) fn cache() -> PathBuf {
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache");
     std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from).join("modelet")
 }
 
 /// The Python with the real clients.
-pub fn python() -> PathBuf {
+pub(crate) fn python() -> PathBuf {
     let default = || cache().join("venv").join("bin").join("python");
     std::env::var_os("MODELET_PYTHON").map_or_else(default, PathBuf::from)
 }
 
 /// The largest difference of two answers of equal length.
 #[track_caller]
-pub fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
 /// The index of the largest value.
-pub fn argmax(values: &[f32]) -> usize {
+pub(crate) fn argmax(values: &[f32]) -> usize {
     values.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0
 }
 
 /// Asks again until `done`, without sleeping longer than it takes: each question is a request.
 #[track_caller]
-pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !done() {
         assert!(begun.elapsed() < PATIENCE, "{what} did not come true");

@@ -190,7 +190,9 @@ pub enum DescribeError {
     Trap(String),
     #[error("describe did not return within {0} ms (guest.start_timeout_ms)")]
     Timeout(u64),
-    #[error("describe says it is the graph {name:?}, and the version has no such graph; its graphs are {have:?}")]
+    #[error(
+        "describe says it is the graph {name:?}, and the version has no such graph; its graphs are {have:?}"
+    )]
     NoGraph { name: String, have: Vec<String> },
     #[error("describe gives the signature's {0}")]
     Signature(String),

@@ -38,7 +38,9 @@ pub enum CompileError {
     Refused(String),
     #[error("compiling the component took more than {0} seconds (compile.timeout_s)")]
     Timeout(u64),
-    #[error("the compile worker was killed, most likely at its limit of memory (compile.memory_bytes) or processor time (compile.cpu_s)")]
+    #[error(
+        "the compile worker was killed, most likely at its limit of memory (compile.memory_bytes) or processor time (compile.cpu_s)"
+    )]
     Killed,
     #[error("the compile worker could not be run: {0}")]
     Worker(std::io::Error),

@@ -1,7 +1,11 @@
 //! The host's side of `wit/`: generated bindings of both worlds, mapped to one set of Rust types.
 
 /// The world `model`, over the standard's `wasi:nn`.
-#[allow(missing_docs, unreachable_pub, reason = "generated from wit/, where every line is documented")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    reason = "generated from wit/, where every line is documented"
+)]
 pub mod standard {
     wasmtime::component::bindgen!({
         path: "../wit",
@@ -21,7 +25,11 @@ pub mod standard {
 }
 
 /// The world `model-own`, over `modelet:nn`; everything else is `standard`'s.
-#[allow(missing_docs, unreachable_pub, reason = "generated from wit/, where every line is documented")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    reason = "generated from wit/, where every line is documented"
+)]
 pub mod own {
     wasmtime::component::bindgen!({
         path: "../wit",

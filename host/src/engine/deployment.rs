@@ -143,9 +143,10 @@ impl Deployment {
     /// # Errors
     /// [`LoadError::Describe`] with the reason why one did not start.
     pub async fn fill(&self) -> Result<(), LoadError> {
-        self.pool.fill().await.map_err(|error| {
-            LoadError::Describe(Arc::new(DescribeError::Start(error)))
-        })
+        self.pool
+            .fill()
+            .await
+            .map_err(|error| LoadError::Describe(Arc::new(DescribeError::Start(error))))
     }
 }
 
@@ -263,8 +264,7 @@ impl Deployments {
         let loading = Instant::now();
         let graphs = self.load_graphs(candidate).await?;
         let backend = graphs.values().next().map(|graph| graph.backend());
-        let row =
-            self.ledger.version(&candidate.model, &candidate.version, candidate.identity());
+        let row = self.ledger.version(&candidate.model, &candidate.version, candidate.identity());
         row.book(booking, nanoseconds(took));
         row.book(Booking::GraphLoad, nanoseconds(loading.elapsed()));
         let image = component.image_range();
@@ -300,8 +300,7 @@ impl Deployments {
         candidate: &Candidate,
     ) -> Result<std::collections::BTreeMap<AssetName, Arc<Graph>>, LoadError> {
         let store = Arc::clone(&self.graphs);
-        let assets =
-            Assets { assets: candidate.assets.clone(), blobs: Arc::clone(&self.blobs) };
+        let assets = Assets { assets: candidate.assets.clone(), blobs: Arc::clone(&self.blobs) };
         let choice = candidate.backend;
         // Loading reads files and takes a core for as long as the graph is large.
         tokio::task::spawn_blocking(move || {

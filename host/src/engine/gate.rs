@@ -40,21 +40,31 @@ pub enum GateError {
     Empty,
     #[error("the component has {bytes} bytes, over the limit of {limit} (limits.component_bytes)")]
     TooLarge { bytes: u64, limit: u64 },
-    #[error("this is an ELF file, not a WebAssembly component; compiled code is never accepted, upload the .wasm")]
+    #[error(
+        "this is an ELF file, not a WebAssembly component; compiled code is never accepted, upload the .wasm"
+    )]
     Elf,
     #[error("this is WebAssembly text, not a binary component; convert it with `wasm-tools parse`")]
     Text,
     #[error("this is not WebAssembly: it begins with {0:02x?} and not with 00 61 73 6d")]
     NotWasm(Vec<u8>),
-    #[error("this is a core WebAssembly module, not a component; turn it into one with `modelet build` or `wasm-tools component new`")]
+    #[error(
+        "this is a core WebAssembly module, not a component; turn it into one with `modelet build` or `wasm-tools component new`"
+    )]
     CoreModule,
     #[error("the component is not valid: {0}")]
     Invalid(String),
-    #[error("the component imports {import:?}, which this host does not offer; a model may import {offered}")]
+    #[error(
+        "the component imports {import:?}, which this host does not offer; a model may import {offered}"
+    )]
     ForbiddenImport { import: String, offered: String },
-    #[error("the component does not export {missing}; the world modelet:model/model wants `describe` and `infer`, and it exports {have:?}")]
+    #[error(
+        "the component does not export {missing}; the world modelet:model/model wants `describe` and `infer`, and it exports {have:?}"
+    )]
     MissingExport { missing: String, have: Vec<String> },
-    #[error("the component imports both wasi:nn and modelet:nn; a component is written for one of the two")]
+    #[error(
+        "the component imports both wasi:nn and modelet:nn; a component is written for one of the two"
+    )]
     BothNamespaces,
 }
 

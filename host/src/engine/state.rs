@@ -160,10 +160,14 @@ impl GuestState {
         let request = &self.scope.request;
         // A level is part of a tracing call site, so each has its own.
         match level {
-            Level::ERROR => tracing::error!(target: "guest", %model, %version, request, "{message}"),
+            Level::ERROR => {
+                tracing::error!(target: "guest", %model, %version, request, "{message}")
+            }
             Level::WARN => tracing::warn!(target: "guest", %model, %version, request, "{message}"),
             Level::INFO => tracing::info!(target: "guest", %model, %version, request, "{message}"),
-            Level::DEBUG => tracing::debug!(target: "guest", %model, %version, request, "{message}"),
+            Level::DEBUG => {
+                tracing::debug!(target: "guest", %model, %version, request, "{message}")
+            }
             _ => tracing::trace!(target: "guest", %model, %version, request, "{message}"),
         }
     }

@@ -97,7 +97,9 @@ impl Admission {
             let limit = self.limits.tenant_requests;
             Error::new(
                 Kind::QuotaExceeded,
-                format!("{limit} requests of this tenant are under way already (limits.tenant_requests)"),
+                format!(
+                    "{limit} requests of this tenant are under way already (limits.tenant_requests)"
+                ),
             )
             .retry_after(RETRY_AFTER)
         })?;
@@ -244,7 +246,8 @@ mod tests {
     #[tokio::test]
     async fn a_length_over_the_limit_or_none_at_all_is_refused_before_the_body() {
         let admission = admission(8, 8);
-        let kind = |length| admission.admit(&caller("a"), &head(Some(length))).err().map(|e| e.kind());
+        let kind =
+            |length| admission.admit(&caller("a"), &head(Some(length))).err().map(|e| e.kind());
         assert_eq!(kind("100"), None);
         assert_eq!(kind("101"), Some(Kind::TooLarge));
         assert_eq!(kind("1e3"), Some(Kind::BadRequest));

@@ -63,9 +63,9 @@ fn host_of(head: &Parts) -> Result<String, Error> {
         return Ok(authority.as_str().to_owned());
     }
     let header = head.headers.get(HOST).and_then(|value| value.to_str().ok());
-    header.map(str::to_owned).ok_or_else(|| {
-        Error::new(Kind::BadRequest, "the request names no host").at("header Host")
-    })
+    header
+        .map(str::to_owned)
+        .ok_or_else(|| Error::new(Kind::BadRequest, "the request names no host").at("header Host"))
 }
 
 /// The name without the port; an IPv6 address keeps its brackets.

@@ -58,10 +58,12 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut self.content {
-            Content::Parts(parts) => Poll::Ready(parts.pop_front().map(|part| Ok(Frame::data(part)))),
-            Content::Stream(stream) => {
-                Pin::new(stream).poll_frame(cx).map(|frame| frame.map(|f| f.map_err(BoxError::from)))
+            Content::Parts(parts) => {
+                Poll::Ready(parts.pop_front().map(|part| Ok(Frame::data(part))))
             }
+            Content::Stream(stream) => Pin::new(stream)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|f| f.map_err(BoxError::from))),
         }
     }
 

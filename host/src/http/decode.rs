@@ -95,13 +95,15 @@ async fn read(
         let frame = tokio::time::timeout_at(due, body.frame()).await.map_err(|_| {
             Error::new(
                 Kind::Deadline,
-                format!("the body did not come within {} ms (limits.body_timeout_ms)", limits.body_timeout_ms),
+                format!(
+                    "the body did not come within {} ms (limits.body_timeout_ms)",
+                    limits.body_timeout_ms
+                ),
             )
         })?;
         let Some(frame) = frame else { return Ok(buffer.freeze()) };
         let frame = frame.map_err(|error| {
-            Error::new(Kind::BadRequest, "the body ended before its length")
-                .with_internal(error)
+            Error::new(Kind::BadRequest, "the body ended before its length").with_internal(error)
         })?;
         let Ok(data) = frame.into_data() else { continue };
         if (buffer.len() + data.len()) as u64 > limits.request_body_bytes {

@@ -16,7 +16,11 @@ use crate::registry::Snapshot;
 ///
 /// # Errors
 /// [`Kind::ModelUnavailable`] for readiness that is not there.
-pub fn answer(host: &Host, snapshot: &Snapshot, document: &Document) -> Result<Response<Body>, Error> {
+pub fn answer(
+    host: &Host,
+    snapshot: &Snapshot,
+    document: &Document,
+) -> Result<Response<Body>, Error> {
     Ok(match document {
         Document::Live => json(&Live { live: true }),
         Document::Ready => {

@@ -117,8 +117,9 @@ impl From<CallError> for Error {
                 converted.at(format!("input {tensor:?}"))
             }
             CallError::Unavailable(_) => converted.retry_after(UNAVAILABLE_RETRY),
-            CallError::Trap(_) => converted
-                .remedy("the model's publisher can find the reason in the server's log"),
+            CallError::Trap(_) => {
+                converted.remedy("the model's publisher can find the reason in the server's log")
+            }
             _ => converted,
         }
     }

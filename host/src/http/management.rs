@@ -59,7 +59,9 @@ fn router(host: Arc<Host>) -> axum::Router {
         .route("/api/v1/efficiency", get(efficiency))
         .route("/api/v1/bill", get(bill))
         .route("/api/v1/config", get(config))
-        .fallback(|| async { refuse(Error::new(Kind::NotFound, "there is no such management route")) })
+        .fallback(|| async {
+            refuse(Error::new(Kind::NotFound, "there is no such management route"))
+        })
         .method_not_allowed_fallback(|| async {
             refuse(Error::new(Kind::MethodNotAllowed, "this route does not take that method"))
         })
@@ -103,10 +105,11 @@ macro_rules! from_rejection {
 }
 from_rejection!(JsonRejection, PathRejection, QueryRejection);
 
-type Host_ = State<Arc<Host>>;
+type Shared = State<Arc<Host>>;
 
+/// The query of every route that changes something.
 #[derive(Debug, Deserialize)]
-struct Change_ {
+struct ChangeQuery {
     #[serde(default)]
     dry_run: bool,
 }
@@ -123,7 +126,11 @@ fn find_model(host: &Host, name: &str) -> Result<Arc<Model>, Error> {
     })
 }
 
-fn find_version(host: &Host, model: &str, version: &str) -> Result<(Arc<Model>, Arc<Version>), Error> {
+fn find_version(
+    host: &Host,
+    model: &str,
+    version: &str,
+) -> Result<(Arc<Model>, Arc<Version>), Error> {
     let model = find_model(host, model)?;
     let target = crate::names::Target::Named(version.to_owned());
     let found = model.resolve(&target, 0).map(Arc::clone);
@@ -155,13 +162,13 @@ fn model_document(model: &Model) -> ModelDocument<'_> {
     }
 }
 
-async fn models(State(host): Host_) -> Answer {
+async fn models(State(host): Shared) -> Answer {
     let snapshot = host.snapshot();
     let models: Vec<_> = snapshot.iter().map(|model| model_document(model)).collect();
     Ok(Json(json!({ "models": models })).into_response())
 }
 
-async fn model(State(host): Host_, path: Result<Path<String>, PathRejection>) -> Answer {
+async fn model(State(host): Shared, path: Result<Path<String>, PathRejection>) -> Answer {
     let model = find_model(&host, &path?.0)?;
     Ok(Json(model_document(&model)).into_response())
 }
@@ -195,7 +202,7 @@ fn with_etag(epoch: u64, body: impl IntoResponse) -> Response {
     response
 }
 
-async fn versions(State(host): Host_, path: Result<Path<String>, PathRejection>) -> Answer {
+async fn versions(State(host): Shared, path: Result<Path<String>, PathRejection>) -> Answer {
     let model = find_model(&host, &path?.0)?;
     let versions: Vec<_> =
         model.versions.values().map(|version| version_document(&host, &model, version)).collect();
@@ -204,7 +211,7 @@ async fn versions(State(host): Host_, path: Result<Path<String>, PathRejection>)
 
 type VersionPath = Result<Path<(String, String)>, PathRejection>;
 
-async fn version(State(host): Host_, path: VersionPath) -> Answer {
+async fn version(State(host): Shared, path: VersionPath) -> Answer {
     let Path((model, version)) = path?;
     let (model, version) = find_version(&host, &model, &version)?;
     let document = Json(version_document(&host, &model, &version));
@@ -212,9 +219,9 @@ async fn version(State(host): Host_, path: VersionPath) -> Answer {
 }
 
 async fn publish_version(
-    State(host): Host_,
+    State(host): Shared,
     path: VersionPath,
-    query: Result<Query<Change_>, QueryRejection>,
+    query: Result<Query<ChangeQuery>, QueryRejection>,
     parts: Result<Multipart, axum::extract::multipart::MultipartRejection>,
 ) -> Answer {
     let Path((model, version)) = path?;
@@ -238,10 +245,11 @@ async fn publish_version(
         }))
         .into_response(),
         Published::Committed(version, created) => {
+            let snapshot = host.snapshot();
+            let model = snapshot.get(&version.model);
+            let mut aliases = model.into_iter().flat_map(|model| model.aliases_of(&version.name));
+            let live = aliases.any(|alias| alias.as_str() == crate::names::LIVE);
             let body = document(&version);
-            let live = body["aliases"].as_array().is_some_and(|aliases| {
-                aliases.iter().any(|alias| alias == crate::names::LIVE)
-            });
             let status = if created { StatusCode::CREATED } else { StatusCode::OK };
             let body = json!({ "created": created, "live": live, "version": body });
             (status, Json(body)).into_response()
@@ -268,9 +276,9 @@ async fn change(host: &Arc<Host>, op: Op, dry_run: bool) -> Result<Option<Arc<Mo
 }
 
 async fn delete_model(
-    State(host): Host_,
+    State(host): Shared,
     path: Result<Path<String>, PathRejection>,
-    query: Result<Query<Change_>, QueryRejection>,
+    query: Result<Query<ChangeQuery>, QueryRejection>,
 ) -> Answer {
     let model = find_model(&host, &path?.0)?;
     let dry_run = query?.dry_run;
@@ -281,9 +289,9 @@ async fn delete_model(
 }
 
 async fn delete_version(
-    State(host): Host_,
+    State(host): Shared,
     path: VersionPath,
-    query: Result<Query<Change_>, QueryRejection>,
+    query: Result<Query<ChangeQuery>, QueryRejection>,
 ) -> Answer {
     let Path((model, version)) = path?;
     let (model, version): (ModelName, VersionName) = (parse(&model)?, parse(&version)?);
@@ -294,9 +302,9 @@ async fn delete_version(
 }
 
 async fn annotate(
-    State(host): Host_,
+    State(host): Shared,
     path: VersionPath,
-    query: Result<Query<Change_>, QueryRejection>,
+    query: Result<Query<ChangeQuery>, QueryRejection>,
     headers: HeaderMap,
     annotations: Result<Json<Annotations>, JsonRejection>,
 ) -> Answer {
@@ -304,8 +312,7 @@ async fn annotate(
     let (model, version): (ModelName, VersionName) = (parse(&model)?, parse(&version)?);
     let expect = expected(&headers)?;
     let Json(annotations) = annotations?;
-    let op =
-        Op::Annotate { model: model.clone(), version: version.clone(), annotations, expect };
+    let op = Op::Annotate { model: model.clone(), version: version.clone(), annotations, expect };
     let after = change(&host, op, query?.dry_run).await?;
     let after = after.ok_or_else(|| Error::internal("an annotated model is gone"))?;
     let version = after
@@ -329,8 +336,9 @@ fn expected(headers: &HeaderMap) -> Result<Expect, Error> {
     match headers.get(IF_NONE_MATCH) {
         None => Ok(Expect::Any),
         Some(value) if value == "*" => Ok(Expect::Absent),
-        Some(_) => Err(Error::new(Kind::BadRequest, "only * is understood")
-            .at("header If-None-Match")),
+        Some(_) => {
+            Err(Error::new(Kind::BadRequest, "only * is understood").at("header If-None-Match"))
+        }
     }
 }
 
@@ -338,7 +346,7 @@ fn alias_document(name: &AliasName, alias: &Alias) -> serde_json::Value {
     json!({ "alias": name, "targets": alias.targets, "etag": alias.epoch.to_string() })
 }
 
-async fn aliases(State(host): Host_, path: Result<Path<String>, PathRejection>) -> Answer {
+async fn aliases(State(host): Shared, path: Result<Path<String>, PathRejection>) -> Answer {
     let model = find_model(&host, &path?.0)?;
     let aliases: Vec<_> =
         model.aliases.iter().map(|(name, alias)| alias_document(name, alias)).collect();
@@ -352,9 +360,9 @@ struct Targets {
 }
 
 async fn set_alias(
-    State(host): Host_,
+    State(host): Shared,
     path: VersionPath,
-    query: Result<Query<Change_>, QueryRejection>,
+    query: Result<Query<ChangeQuery>, QueryRejection>,
     headers: HeaderMap,
     targets: Result<Json<Targets>, JsonRejection>,
 ) -> Answer {
@@ -367,9 +375,9 @@ async fn set_alias(
 }
 
 async fn rollback_alias(
-    State(host): Host_,
+    State(host): Shared,
     path: VersionPath,
-    query: Result<Query<Change_>, QueryRejection>,
+    query: Result<Query<ChangeQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Answer {
     let Path((model, alias)) = path?;
@@ -385,9 +393,9 @@ fn moved_alias(model: Option<Arc<Model>>, name: &AliasName) -> Answer {
 }
 
 async fn remove_alias(
-    State(host): Host_,
+    State(host): Shared,
     path: VersionPath,
-    query: Result<Query<Change_>, QueryRejection>,
+    query: Result<Query<ChangeQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Answer {
     let Path((model, alias)) = path?;
@@ -404,7 +412,7 @@ struct HistoryQuery {
 }
 
 async fn history(
-    State(host): Host_,
+    State(host): Shared,
     path: Result<Path<String>, PathRejection>,
     query: Result<Query<HistoryQuery>, QueryRejection>,
 ) -> Answer {
@@ -420,7 +428,7 @@ async fn history(
     Ok(Json(json!({ "records": records })).into_response())
 }
 
-async fn instances(State(host): Host_) -> Answer {
+async fn instances(State(host): Shared) -> Answer {
     Ok(Json(json!({ "instances": host.ledger().instances() })).into_response())
 }
 
@@ -439,18 +447,18 @@ impl WindowQuery {
 }
 
 async fn efficiency(
-    State(host): Host_,
+    State(host): Shared,
     query: Result<Query<WindowQuery>, QueryRejection>,
 ) -> Answer {
     Ok(Json(host.efficiency(query?.window()?)).into_response())
 }
 
-async fn bill(State(host): Host_, query: Result<Query<WindowQuery>, QueryRejection>) -> Answer {
+async fn bill(State(host): Shared, query: Result<Query<WindowQuery>, QueryRejection>) -> Answer {
     let window = query?.window()?;
     let (bill, waste) = (host.ledger().bill(window), host.ledger().waste(window));
     Ok(Json(json!({ "window": window, "bill": bill, "waste": waste })).into_response())
 }
 
-async fn config(State(host): Host_) -> Answer {
+async fn config(State(host): Shared) -> Answer {
     Ok(Json(json!({ "settings": host.config().settings() })).into_response())
 }

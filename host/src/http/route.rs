@@ -113,7 +113,10 @@ pub fn route(
 const MAX_SEGMENTS: usize = 12;
 
 /// Splits a path at its slashes, without the empty ends; none if it has more than any route.
-fn split<'a, 'b>(path: &'a str, segments: &'b mut [&'a str; MAX_SEGMENTS]) -> Option<&'b [&'a str]> {
+fn split<'a, 'b>(
+    path: &'a str,
+    segments: &'b mut [&'a str; MAX_SEGMENTS],
+) -> Option<&'b [&'a str]> {
     let path = path.strip_prefix('/').unwrap_or(path);
     let path = path.strip_suffix('/').unwrap_or(path);
     let mut count = 0;
@@ -125,7 +128,11 @@ fn split<'a, 'b>(path: &'a str, segments: &'b mut [&'a str; MAX_SEGMENTS]) -> Op
 }
 
 fn read(method: &Method, route: Route) -> Result<Route, Error> {
-    if matches!(*method, Method::GET | Method::HEAD) { Ok(route) } else { Err(not_allowed(method, "GET, HEAD")) }
+    if matches!(*method, Method::GET | Method::HEAD) {
+        Ok(route)
+    } else {
+        Err(not_allowed(method, "GET, HEAD"))
+    }
 }
 
 fn find(
@@ -202,7 +209,15 @@ mod tests {
 
     #[test]
     fn unknown_paths_and_models_are_not_found_and_never_a_panic() {
-        for path in ["", "/", "//", "/v3", "/v2/models/nope", "/v2/models/nope/infer/x", "/a/b/c/d/e/f/g/h/i/j/k/l/m/n"] {
+        for path in [
+            "",
+            "/",
+            "//",
+            "/v3",
+            "/v2/models/nope",
+            "/v2/models/nope/infer/x",
+            "/a/b/c/d/e/f/g/h/i/j/k/l/m/n",
+        ] {
             assert_eq!(routed(Method::GET, path), Err(Kind::NotFound), "{path}");
         }
         assert_eq!(routed(Method::GET, "/v2/models/%ff"), Err(Kind::BadRequest));

@@ -62,11 +62,8 @@ impl ComputeThreads {
     pub fn start(count: usize, capacity: usize, ledger: &Ledger) -> std::io::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let count = if count == 0 { cores } else { count };
-        let shared = Arc::new(Shared {
-            queue: Mutex::default(),
-            arrived: Condvar::new(),
-            capacity,
-        });
+        let shared =
+            Arc::new(Shared { queue: Mutex::default(), arrived: Condvar::new(), capacity });
         let mut threads = Vec::with_capacity(count);
         for index in 0..count {
             let name = format!("compute-{index}");
@@ -101,12 +98,7 @@ impl Compute {
     ///
     /// # Errors
     /// What the engine says; that the queue is full; that the host is stopping.
-    pub async fn run(
-        &self,
-        graph: Arc<Graph>,
-        inputs: Vec<NamedTensor>,
-        payer: &Payer,
-    ) -> Outcome {
+    pub async fn run(&self, graph: Arc<Graph>, inputs: Vec<NamedTensor>, payer: &Payer) -> Outcome {
         let (answer, outcome) = oneshot::channel();
         let cancel = Cancel::new();
         let guard = CancelOnDrop(Some(cancel.clone()));

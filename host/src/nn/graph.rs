@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
 
-use super::backend::{BackendKind, Backends, Cancel, LoadError, LoadOptions, LoadedGraph, RunError};
+use super::backend::{
+    BackendKind, Backends, Cancel, LoadError, LoadOptions, LoadedGraph, RunError,
+};
 use super::onnx::{Onnx, OnnxError};
 use crate::digest::Digest;
 use crate::ledger::{Ledger, ObjectAccount, ObjectKind};
@@ -68,7 +70,11 @@ impl Graph {
     ///
     /// # Errors
     /// What the engine says.
-    pub fn run(&self, inputs: &[NamedTensor], cancel: &Cancel) -> Result<Vec<NamedTensor>, RunError> {
+    pub fn run(
+        &self,
+        inputs: &[NamedTensor],
+        cancel: &Cancel,
+    ) -> Result<Vec<NamedTensor>, RunError> {
         self.loaded.run(inputs, cancel)
     }
 }
@@ -88,10 +94,14 @@ pub struct GraphSource {
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum GraphError {
     #[error("the graph {asset:?} is not usable: {error}")]
-    Onnx { asset: String, error: OnnxError },
-    #[error("the graph {asset:?} needs its external data {location:?}, and the version has no asset of that name")]
+    Onnx { asset: String, error: Box<OnnxError> },
+    #[error(
+        "the graph {asset:?} needs its external data {location:?}, and the version has no asset of that name"
+    )]
     MissingExternal { asset: String, location: String },
-    #[error("the graph {asset:?} with its external data takes {bytes} bytes, over the limit of {limit} (compute.graph_bytes)")]
+    #[error(
+        "the graph {asset:?} with its external data takes {bytes} bytes, over the limit of {limit} (compute.graph_bytes)"
+    )]
     TooLarge { asset: String, bytes: u64, limit: u64 },
     #[error("the graph {asset:?} cannot be loaded: {error}")]
     Load { asset: String, error: LoadError },
@@ -137,7 +147,11 @@ impl GraphStore {
     ///
     /// # Errors
     /// [`GraphError`], naming the asset.
-    pub fn open(&self, asset: &AssetName, assets: &dyn AssetSource) -> Result<GraphSource, GraphError> {
+    pub fn open(
+        &self,
+        asset: &AssetName,
+        assets: &dyn AssetSource,
+    ) -> Result<GraphSource, GraphError> {
         let missing = |location: &str| GraphError::MissingExternal {
             asset: asset.to_string(),
             location: location.to_owned(),
@@ -244,7 +258,7 @@ impl GraphStore {
 }
 
 fn onnx_error(asset: &AssetName, error: OnnxError) -> GraphError {
-    GraphError::Onnx { asset: asset.to_string(), error }
+    GraphError::Onnx { asset: asset.to_string(), error: Box::new(error) }
 }
 
 /// ONNX names external data relative to the file that names it.

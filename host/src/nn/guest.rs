@@ -152,7 +152,9 @@ impl GuestState {
         };
         let (start, count) = (start as usize, count as usize);
         if start.checked_add(count).is_none_or(|end| end > *rows) {
-            return Err(format!("rows {start} to {start} + {count} reach past the {rows} there are"));
+            return Err(format!(
+                "rows {start} to {start} + {count} reach past the {rows} there are"
+            ));
         }
         let row = rest.iter().product::<usize>() * size;
         let data = tensor.data().slice(start * row..(start + count) * row);
@@ -432,11 +434,7 @@ impl capabilities::config::Host for GuestState {
 }
 
 impl capabilities::log::Host for GuestState {
-    fn write(
-        &mut self,
-        level: capabilities::log::Level,
-        message: String,
-    ) -> wasmtime::Result<()> {
+    fn write(&mut self, level: capabilities::log::Level, message: String) -> wasmtime::Result<()> {
         let level = match level {
             capabilities::log::Level::Trace => LogLevel::TRACE,
             capabilities::log::Level::Debug => LogLevel::DEBUG,

@@ -1,3 +1,5 @@
+//! The ONNX reader against models made here, whole and damaged.
+
 use proptest::prelude::*;
 
 use super::build::{self, Axis};

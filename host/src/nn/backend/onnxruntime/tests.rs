@@ -1,3 +1,5 @@
+//! ONNX Runtime against graphs small enough to know the answers of.
+
 use std::sync::mpsc::sync_channel;
 
 use prost::Message as _;

@@ -1,3 +1,5 @@
+//! rten against graphs small enough to know the answers of.
+
 use super::super::tests::{floats, integers, load, run, tensor};
 use super::super::{LoadErrorKind, RunErrorKind};
 use super::*;
