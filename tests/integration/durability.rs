@@ -1,1 +1,245 @@
-//! To be written.
+//! What was acknowledged is there: after kills, with a destroyed index, and never under two servers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::harness::{Server, argmax, floats, model_file, multipart, send};
+
+/// Kills of the server in one run.
+const KILLS: u64 = 50;
+
+/// What the server acknowledged: the digest of every version, and where `canary` points.
+#[derive(Debug, Default, Clone, PartialEq)]
+struct Acknowledged {
+    versions: BTreeMap<String, String>,
+    canary: Option<String>,
+    /// The change under way when the server was killed: it may have happened or not.
+    open: Option<Change>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Change {
+    Publish(String),
+    Move(String),
+    Delete(String),
+}
+
+/// Numbers that look random and are the same for the same seed.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) % limit
+    }
+}
+
+impl Acknowledged {
+    /// Picks a change that can succeed.
+    fn choose(&self, numbers: &mut Numbers, next: &mut u64) -> Change {
+        let names: Vec<_> = self.versions.keys().filter(|name| *name != "base").collect();
+        let one = |numbers: &mut Numbers| names[numbers.below(names.len() as u64) as usize].clone();
+        match numbers.below(4) {
+            0 if names.len() > 3 => {
+                let name = one(numbers);
+                if self.canary.as_ref() == Some(&name) {
+                    Change::Move("base".into())
+                } else {
+                    Change::Delete(name)
+                }
+            }
+            1 | 2 if !names.is_empty() => Change::Move(one(numbers)),
+            _ => {
+                *next += 1;
+                Change::Publish(format!("v{next}"))
+            }
+        }
+    }
+
+    /// Makes a change; false when the server died on it.
+    fn make(&mut self, url: &str, change: Change) -> bool {
+        self.open = Some(change.clone());
+        let Some(answer) = change.send(url) else { return false };
+        assert!(matches!(answer.status, 200 | 201), "{change:?}: {}", answer.error(answer.status));
+        match &change {
+            Change::Publish(name) => {
+                let digest = answer.json()["version"]["digest"].as_str().unwrap().to_owned();
+                self.versions.insert(name.clone(), digest);
+            }
+            Change::Move(name) => self.canary = Some(name.clone()),
+            Change::Delete(name) => {
+                self.versions.remove(name);
+            }
+        }
+        self.open = None;
+        true
+    }
+
+    /// Compares with what a server says after it came up again, and takes over what was open.
+    fn check(&mut self, server: &Server, seed: u64) {
+        let versions: BTreeMap<String, String> = match server.get("/api/v1/models/m/versions") {
+            answer if answer.status == 404 => BTreeMap::new(),
+            answer => answer.ok().json()["versions"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|v| {
+                    (v["version"].as_str().unwrap().into(), v["digest"].as_str().unwrap().into())
+                })
+                .collect(),
+        };
+        let maybe: BTreeSet<_> = match &self.open {
+            Some(Change::Publish(name) | Change::Delete(name)) => BTreeSet::from([name]),
+            _ => BTreeSet::new(),
+        };
+        for (name, digest) in &self.versions {
+            let found = versions.get(name);
+            assert!(
+                found == Some(digest) || (found.is_none() && maybe.contains(name)),
+                "seed {seed}: {name} is {found:?}"
+            );
+        }
+        for name in versions.keys() {
+            assert!(
+                self.versions.contains_key(name) || maybe.contains(name),
+                "seed {seed}: {name} came back"
+            );
+        }
+        let canary = self.find_canary(server);
+        let moved = match &self.open {
+            Some(Change::Move(name)) => Some(name.clone()),
+            _ => None,
+        };
+        assert!(
+            canary == self.canary || (moved.is_some() && canary == moved),
+            "seed {seed}: canary is {canary:?}, not {:?}",
+            self.canary
+        );
+        (self.versions, self.canary, self.open) = (versions, canary, None);
+    }
+
+    fn find_canary(&self, server: &Server) -> Option<String> {
+        let answer = server.get("/api/v1/models/m/aliases");
+        if answer.status == 404 {
+            return None;
+        }
+        let document = answer.json();
+        let aliases = document["aliases"].as_array().unwrap();
+        let canary = aliases.iter().find(|alias| alias["alias"] == "canary")?;
+        Some(canary["targets"][0]["version"].as_str().unwrap().to_owned())
+    }
+}
+
+impl Change {
+    fn send(&self, url: &str) -> Option<crate::harness::Answer> {
+        let base = format!("{url}/api/v1/models/m");
+        match self {
+            Self::Publish(name) => {
+                // The configuration makes every version's record, and so its digest, its own.
+                let manifest = json!({ "config": { "name": name }, "backend": "rten" }).to_string();
+                let graph = model_file("mnist.onnx");
+                let parts: [(&str, &[u8]); 2] =
+                    [("manifest", manifest.as_bytes()), ("asset:model.onnx", &graph)];
+                let (content_type, body) = multipart(&parts);
+                let headers = [("content-type", content_type.as_str())];
+                send(&format!("{base}/versions/{name}"), "PUT", &headers, &body).ok()
+            }
+            Self::Move(name) => {
+                let body = json!({ "targets": [{ "version": name, "weight": 1 }] }).to_string();
+                let headers = [("content-type", "application/json")];
+                send(&format!("{base}/aliases/canary"), "PUT", &headers, body.as_bytes()).ok()
+            }
+            Self::Delete(name) => send(&format!("{base}/versions/{name}"), "DELETE", &[], b"").ok(),
+        }
+    }
+}
+
+#[test]
+fn everything_acknowledged_survives_fifty_kills() {
+    let data = tempfile::tempdir().unwrap();
+    let mut known = Acknowledged::default();
+    let mut next = 0;
+    for seed in 0..KILLS {
+        let mut server = Server::builder().data_dir(data.path()).start();
+        known.check(&server, seed);
+        let mut numbers = Numbers(seed + 1);
+        if known.versions.is_empty() {
+            known.make(server.url(), Change::Publish("base".into()));
+        }
+        // Some changes in peace, then the kill falls into whatever is under way.
+        for _ in 0..numbers.below(3) {
+            let change = known.choose(&mut numbers, &mut next);
+            known.make(server.url(), change);
+        }
+        let url = server.url().to_owned();
+        let (mut at_work, mut changes) = (known.clone(), Numbers(seed + 1000));
+        let begun = std::sync::Arc::new(std::sync::Barrier::new(2));
+        let worker = std::thread::spawn({
+            let begun = std::sync::Arc::clone(&begun);
+            move || {
+                begun.wait();
+                loop {
+                    let change = at_work.choose(&mut changes, &mut next);
+                    if !at_work.make(&url, change) {
+                        return (at_work, next);
+                    }
+                }
+            }
+        });
+        begun.wait();
+        // As many questions as chance says: a span of time that is nobody's clock.
+        for _ in 0..numbers.below(120) {
+            server.get("/healthz");
+        }
+        server.kill();
+        (known, next) = worker.join().unwrap();
+    }
+    let server = Server::builder().data_dir(data.path()).start();
+    known.check(&server, KILLS);
+    assert!(known.versions.len() > 3, "{known:?}");
+    let pixels = floats(&model_file("digit-7.f32"));
+    assert_eq!(argmax(&server.infer_f32("m", "image", &[1, 1, 28, 28], &pixels)), 7);
+}
+
+/// Writes over every file below `folder`.
+fn destroy(folder: &Path) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            destroy(&path);
+        } else {
+            std::fs::write(&path, b"not what it was").unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_destroyed_index_is_rebuilt_and_the_models_are_served() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::builder().data_dir(data.path()).start();
+    server.publish_onnx("mnist", "1", &model_file("mnist.onnx"), "auto").ok();
+    assert!(server.stop().success());
+    let pixels = floats(&model_file("digit-7.f32"));
+    for damage in ["overwritten", "removed"] {
+        let index = data.path().join("index");
+        match damage {
+            "overwritten" => destroy(&index),
+            _ => std::fs::remove_dir_all(&index).unwrap(),
+        }
+        let server = Server::builder().data_dir(data.path()).start();
+        let answer = server.infer_f32("mnist", "image", &[1, 1, 28, 28], &pixels);
+        assert_eq!(argmax(&answer), 7, "{damage}");
+        assert!(server.stop().success());
+    }
+}
+
+#[test]
+fn a_second_server_on_the_same_directory_refuses_and_says_who_holds_it() {
+    let data = tempfile::tempdir().unwrap();
+    let first = Server::builder().data_dir(data.path()).start();
+    let said = Server::builder().data_dir(data.path()).try_start().err().unwrap();
+    assert!(said.contains(&first.pid().to_string()), "{said}");
+    first.get("/healthz").ok();
+}

@@ -4,7 +4,6 @@
 mod harness;
 
 mod bad_input;
-mod clients;
 mod command_line;
 mod durability;
 mod graphs;

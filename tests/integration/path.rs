@@ -1,1 +1,134 @@
-//! To be written.
+//! The data path: what an answer carries, and that every component takes the same one.
+
+use modelet_host::engine::PASSTHROUGH;
+use serde_json::{Value, json};
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+
+use crate::harness::{
+    Server, argmax, binary_f32, binary_request, floats, largest_difference, model_file,
+};
+
+const DIGIT: [usize; 4] = [1, 1, 28, 28];
+
+/// The component of the pass-through's text, over the world `model-own`.
+fn own_passthrough() -> Vec<u8> {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let text = std::fs::read_to_string(format!("{root}/host/src/engine/passthrough.wat")).unwrap();
+    let mut module = wat::parse_str(own_namespace(&text)).unwrap();
+    let mut resolve = wit_parser::Resolve::default();
+    let (package, _) = resolve.push_path(format!("{root}/wit")).unwrap();
+    let world = resolve.select_world(&[package], Some("model-own")).unwrap();
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
+    ComponentEncoder::default().module(&module).unwrap().validate(true).encode().unwrap()
+}
+
+/// The standard's namespace replaced by the project's own.
+fn own_namespace(text: &str) -> String {
+    text.split("wasi:nn/")
+        .map(|part| part.replacen("@0.2.0-rc-2024-10-28", "@0.1.0", 1))
+        .collect::<Vec<_>>()
+        .join("modelet:nn/")
+}
+
+#[test]
+fn every_component_takes_the_same_path_to_the_same_answer() {
+    let server = Server::start();
+    let graph = model_file("mnist.onnx");
+    let own = own_passthrough();
+    server.publish("graph", "1", &[("asset:model.onnx", &graph)]).ok();
+    server
+        .publish("component", "1", &[("component", PASSTHROUGH), ("asset:model.onnx", &graph)])
+        .ok();
+    server.publish("own", "1", &[("component", &own), ("asset:model.onnx", &graph)]).ok();
+    let digests = ["graph", "component"].map(|model| {
+        server.get(&format!("/api/v1/models/{model}/versions/1")).json()["digest"].clone()
+    });
+    assert_eq!(digests[0], digests[1]);
+    let pixels = floats(&model_file("digits.f32"));
+    for digit in pixels.chunks_exact(28 * 28).take(20) {
+        let [graph, component, own] = ["graph", "component", "own"]
+            .map(|model| server.infer_f32(model, "image", &DIGIT, digit));
+        assert_eq!((&graph, &graph), (&component, &own));
+    }
+    let document = server.get("/api/v1/instances").json();
+    for model in ["graph", "component", "own"] {
+        let instances = document["instances"].as_array().unwrap();
+        let instance = instances.iter().find(|line| line["model"] == model).unwrap();
+        assert_eq!(instance["uses"], 20, "{model}");
+        assert!(instance["buckets_ns"]["guest"].as_u64().unwrap() > 0, "{model}");
+        assert!(instance["buckets_ns"]["compute"].as_u64().unwrap() > 0, "{model}");
+        let buckets = instance["buckets_ns"].as_object().unwrap().values();
+        let sum: u64 = buckets.map(|ns| ns.as_u64().unwrap()).sum();
+        assert_eq!(instance["lifetime_ns"], sum, "{model}");
+    }
+}
+
+#[test]
+fn json_and_binary_give_the_same_answer() {
+    let server = Server::start();
+    server.publish_onnx("mnist", "1", &model_file("mnist.onnx"), "auto").ok();
+    let pixels = floats(&model_file("digit-3.f32"));
+    let binary = server.infer_f32("mnist", "image", &DIGIT, &pixels);
+    let request: Value = json!({ "id": "q", "inputs": [
+        { "name": "image", "datatype": "FP32", "shape": DIGIT, "data": pixels }] });
+    let answer = server.post("/v2/models/mnist/infer", &request).ok();
+    assert_eq!(answer.headers["content-type"], "application/json");
+    let document = answer.json();
+    assert_eq!((&document["id"], &document["model_version"]), (&json!("q"), &json!("1")));
+    let values = document["outputs"][0]["data"].as_array().unwrap().iter();
+    let values: Vec<_> = values.map(|value| value.as_f64().unwrap() as f32).collect();
+    assert_eq!((argmax(&values), largest_difference(&values, &binary)), (3, 0.0));
+}
+
+#[test]
+fn an_answer_says_who_answered_and_how_long_it_took() {
+    let server = Server::start();
+    server.publish_onnx("mnist", "1", &model_file("mnist.onnx"), "auto").ok();
+    let (headers, body) = binary_request("image", &DIGIT, &floats(&model_file("digit-3.f32")));
+    let mut headers: Vec<_> = headers.iter().map(|(k, v)| (*k, v.as_str())).collect();
+    let answer = server.send("POST", "/v2/models/mnist/infer", &headers, &body).ok();
+    assert!(!answer.headers["x-request-id"].is_empty());
+    headers.push(("x-request-id", "mine-1"));
+    let answer = server.send("POST", "/v2/models/mnist/infer?test_1=1", &headers, &body).ok();
+    assert_eq!(answer.headers["x-request-id"], "mine-1");
+    assert_eq!(answer.headers["modelet-version"], "1");
+    for stage in ["decode", "acquire", "guest", "compute", "total"] {
+        let timing = &answer.headers["server-timing"];
+        assert!(timing.contains(&format!("{stage};dur=")), "{timing}");
+    }
+    assert_eq!(binary_f32(&answer).len(), 10);
+}
+
+#[test]
+fn efficiencies_of_known_work_are_between_nothing_and_all() {
+    let server = Server::start();
+    assert_eq!(server.get("/api/v1/efficiency").ok().json()["host"]["eta"], Value::Null);
+    server.publish_onnx("called", "1", &model_file("mnist.onnx"), "auto").ok();
+    server.publish_onnx("idle", "1", &model_file("mnist.onnx"), "auto").ok();
+    let pixels = floats(&model_file("digit-3.f32"));
+    for _ in 0..10 {
+        server.infer_f32("called", "image", &DIGIT, &pixels);
+    }
+    let report = server.get("/api/v1/efficiency?window=lifetime").ok().json();
+    let host = &report["host"];
+    assert_eq!((&host["calls"], &host["xi"]), (&json!(10), &json!(0.5)));
+    for figure in ["eta", "rho", "useful"] {
+        let value = host[figure].as_f64().unwrap();
+        assert!(value > 0.0 && value <= 1.0, "{figure} is {value}");
+    }
+    let engine = &report["engine"];
+    assert_eq!(engine["busy_ns"], engine["apportioned_ns"]);
+}
+
+#[test]
+fn the_server_shows_its_state() {
+    let server = Server::start();
+    assert_eq!(server.get("/healthz").ok().json()["status"], "ok");
+    assert_eq!(server.get("/readyz").ok().json()["status"], "ready");
+    let settings = server.get("/api/v1/config").ok().json();
+    let body = settings["settings"].as_array().unwrap().iter();
+    let body = body.clone().find(|line| line["key"] == "limits.request_body_bytes").unwrap();
+    assert_eq!((&body["value"], &body["origin"]), (&json!(64 << 20), &json!("default")));
+    let metrics = String::from_utf8(server.get("/metrics").ok().body).unwrap();
+    assert!(metrics.contains("modelet_http_requests_total") && metrics.ends_with("# EOF\n"));
+}

@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 /// Runs stages one after another; prints the table of times when dropped, after a failure too.
 #[derive(Default)]
 pub(crate) struct Stages {
     done: Vec<(String, Duration)>,
+    /// Names of the stages that were attempted and failed.
+    failed: Vec<String>,
 }
 
 impl Stages {
@@ -19,6 +21,20 @@ impl Stages {
         let name = if result.is_ok() { name.to_owned() } else { format!("{name} (failed)") };
         self.done.push((name, start.elapsed()));
         result
+    }
+
+    /// Runs one stage that no later one needs: its failure is shown now, and counts at the end.
+    pub(crate) fn attempt(&mut self, name: &str, stage: impl FnOnce() -> Result<()>) {
+        if let Err(error) = self.run(name, stage) {
+            eprintln!("error: {error:#}");
+            self.failed.push(name.to_owned());
+        }
+    }
+
+    /// Errors if an attempted stage failed.
+    pub(crate) fn finish(self) -> Result<()> {
+        ensure!(self.failed.is_empty(), "failed: {}", self.failed.join(", "));
+        Ok(())
     }
 }
 
@@ -66,5 +82,14 @@ total         2 min  6.5 s";
         let error = stages.run("build", || -> Result<()> { anyhow::bail!("no") }).unwrap_err();
         assert_eq!(format!("{error:#}"), "stage 'build' failed: no");
         assert_eq!(stages.done[0].0, "build (failed)");
+    }
+
+    #[test]
+    fn an_attempt_that_fails_lets_the_next_run_and_counts_at_the_end() {
+        let mut stages = Stages::default();
+        stages.attempt("format", || anyhow::bail!("no"));
+        stages.attempt("tidy", || Ok(()));
+        assert_eq!(stages.done.len(), 2);
+        assert_eq!(stages.finish().unwrap_err().to_string(), "failed: format");
     }
 }
