@@ -84,6 +84,7 @@ impl Host {
     pub fn start(options: Options) -> Result<Arc<Self>, StartError> {
         let Options { config, data_dir, worker } = options;
         let system = |what| move |error| StartError::System { what, error };
+        crate::engine::memory::return_large_blocks();
         let (registry, opened) =
             FileRegistry::open(data_dir.path(), Arc::new(RealDisk), Arc::new(SystemClock))?;
         let ledger = Arc::new(Ledger::new(Clock::monotonic()));

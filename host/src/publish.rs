@@ -29,6 +29,9 @@ const MANIFEST_BYTES: usize = 1 << 20;
 /// Chunks of an upload that wait for the disk.
 const CHUNKS_WAITING: usize = 8;
 
+/// How long the rest of a refused upload is read: about a gigabyte on a fast network.
+const DISCARD_TIME: Duration = Duration::from_secs(10);
+
 /// The part of an upload that says what is not in its files.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -73,11 +76,17 @@ pub async fn publish(
     model: ModelName,
     version: VersionName,
     dry_run: bool,
-    parts: Multipart,
+    mut parts: Multipart,
 ) -> Result<Published, Error> {
     let limit = Duration::from_millis(host.config().limits.upload_timeout_ms);
     let work = async {
-        let upload = receive(host, parts).await?;
+        let upload = match receive(host, &mut parts).await {
+            Ok(upload) => upload,
+            Err(error) => {
+                discard(parts).await;
+                return Err(error);
+            }
+        };
         check_and_commit(host, model, version, dry_run, upload).await
     };
     tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
@@ -242,7 +251,19 @@ fn blob_error(error: BlobError) -> Error {
     }
 }
 
-async fn receive(host: &Arc<Host>, mut parts: Multipart) -> Result<Upload, Error> {
+/// Reads what is left of a refused upload, for a while: a client that is still sending would find the
+/// connection closed and never read why.
+pub async fn discard(mut parts: Multipart) {
+    let read = async {
+        while let Ok(Some(mut field)) = parts.next_field().await {
+            while let Ok(Some(_)) = field.chunk().await {}
+        }
+    };
+    // Past this the client is too slow to wait for; it gets the answer if it looks for one.
+    let _ = tokio::time::timeout(DISCARD_TIME, read).await;
+}
+
+async fn receive(host: &Arc<Host>, parts: &mut Multipart) -> Result<Upload, Error> {
     let limits = &host.config().limits;
     let mut manifest = None;
     let mut component = None;

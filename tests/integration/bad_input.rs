@@ -12,6 +12,11 @@ use crate::harness::{Server, argmax, eventually, floats, model_file};
 const INFER: &str = "/v2/models/mnist/infer";
 const DIGIT: [usize; 4] = [1, 1, 28, 28];
 
+/// Headers of a request.
+type Headers<'a> = &'a [(&'a str, &'a str)];
+/// A part of an upload: its name and bytes.
+type Part<'a> = (&'a str, &'a [u8]);
+
 /// A server with MNIST on it.
 fn server() -> Server {
     with_mnist(Server::start())
@@ -103,7 +108,7 @@ fn inference_requests_that_do_not_fit_are_told_why() {
 fn bodies_that_are_no_requests_are_told_why() {
     let server = server();
     let deep = format!("{{\"inputs\":{}1{}}}", "[".repeat(5000), "]".repeat(5000));
-    let cases: [(&[u8], &[(&str, &str)]); 8] = [
+    let cases: [(&[u8], Headers<'_>); 8] = [
         (b"", &[]),
         (b"{", &[]),
         (b"[1, 2", &[]),
@@ -215,7 +220,7 @@ fn uploads_that_are_no_packages_are_told_why() {
     let graph = model_file("mnist.onnx");
     let graph: (&str, &[u8]) = ("asset:model.onnx", &graph);
     let cut = &PASSTHROUGH[..PASSTHROUGH.len() / 2];
-    let cases: Vec<(Vec<(&str, &[u8])>, &str)> = vec![
+    let cases: Vec<(Vec<Part<'_>>, &str)> = vec![
         (vec![], "model.onnx"),
         (vec![("manifest", b"{"), graph], "manifest"),
         (vec![("manifest", b"{\"bakend\":1}"), graph], "bakend"),
@@ -236,7 +241,7 @@ fn uploads_that_are_no_packages_are_told_why() {
         assert!(error.contains(word), "{word:?} is not in {error:?}");
     }
     server.send("PUT", "/api/v1/models/m/versions/1", &[], b"x").error(400);
-    server.publish("Bad Name", "1", &[graph]);
+    server.publish("Bad%20Name", "1", &[graph]).error(400);
     server.publish("m", "live", &[graph]).error(400);
     server.get("/api/v1/models/m").error(404);
     still_serves(&server);

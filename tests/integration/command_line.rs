@@ -21,7 +21,7 @@ fn a_model_is_published_called_moved_and_deleted() {
     assert!(server.cli(&["models"]).ok().contains("live=1.0.0"));
     let versions = server.cli(&["versions", "mnist", "--json"]).json();
     assert_eq!(versions[0]["version"], "1.0.0");
-    assert!(server.cli(&["show", "mnist"]).ok().contains("image"));
+    assert!(server.cli(&["show", "mnist@1.0.0"]).ok().contains("image"));
     let pixels = format!("image={}", file("digit-7.f32"));
     let answer = server.cli(&["infer", "mnist@live", "--input-file", &pixels, "--json"]).json();
     assert_eq!(answer["outputs"][0]["shape"], json!([1, 10]));

@@ -43,7 +43,6 @@ impl DataDir {
 pub(crate) struct Builder {
     data: Option<PathBuf>,
     config: String,
-    environment: Vec<(String, String)>,
 }
 
 impl Builder {
@@ -56,12 +55,6 @@ impl Builder {
     /// Lines of its configuration file.
     pub(crate) fn config(mut self, toml: &str) -> Self {
         self.config.push_str(toml);
-        self
-    }
-
-    /// A variable of its environment.
-    pub(crate) fn environment(mut self, name: &str, value: &str) -> Self {
-        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -84,7 +77,6 @@ impl Builder {
             .arg(data.path())
             .arg("--config")
             .arg(&config)
-            .envs(self.environment)
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
@@ -426,12 +418,6 @@ pub(crate) fn model_file(name: &str) -> Vec<u8> {
 pub(crate) fn cache() -> PathBuf {
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache");
     std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from).join("modelet")
-}
-
-/// The Python with the real clients.
-pub(crate) fn python() -> PathBuf {
-    let default = || cache().join("venv").join("bin").join("python");
-    std::env::var_os("MODELET_PYTHON").map_or_else(default, PathBuf::from)
 }
 
 /// The largest difference of two answers of equal length.

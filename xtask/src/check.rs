@@ -47,13 +47,13 @@ impl FromStr for Part {
     }
 }
 
-/// Runs the parts one after another, up to the first that fails.
+/// Runs the parts one after another; all of them, so that one run shows all that is wrong.
 pub(crate) fn run(parts: &[Part]) -> Result<()> {
     let mut stages = Stages::default();
     for part in parts {
-        stages.run(part.name(), || run_part(*part))?;
+        stages.attempt(part.name(), || run_part(*part));
     }
-    Ok(())
+    stages.finish()
 }
 
 /// Runs one part.

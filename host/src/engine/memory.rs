@@ -20,6 +20,23 @@ pub fn return_free_memory() {
     }
 }
 
+/// From this size on glibc gives each allocation a mapping of its own, which returns to the system
+/// when it is freed. This is glibc's own first value; left to itself it grows to 32 MiB with the
+/// first large block that is freed, and the weights of an unloaded graph then stay in the heap.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const OWN_MAPPING_BYTES: libc::c_int = 128 << 10;
+
+/// Keeps the allocator from holding on to large blocks. Called once, when a host starts.
+#[allow(unsafe_code, reason = "mallopt has no safe binding")]
+pub fn return_large_blocks() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: glibc documents mallopt as safe to call at any time from any thread; it takes no
+    // pointers and changes only how later blocks are allocated.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, OWN_MAPPING_BYTES);
+    }
+}
+
 /// What one store may take, summed over all its memories and tables.
 ///
 /// wasmtime's own `StoreLimits` caps each memory by itself, so a component with four memories could

@@ -225,11 +225,18 @@ async fn publish_version(
     parts: Result<Multipart, axum::extract::multipart::MultipartRejection>,
 ) -> Answer {
     let Path((model, version)) = path?;
-    let (model, version) = (parse(&model)?, parse(&version)?);
     let parts = parts.map_err(|error| {
         Error::new(Kind::BadRequest, error.body_text())
             .remedy("send multipart/form-data with the parts manifest, component and asset:NAME")
     })?;
+    let names = parse(&model).and_then(|model| Ok((model, parse(&version)?)));
+    let (model, version) = match names {
+        Ok(names) => names,
+        Err(error) => {
+            publish::discard(parts).await;
+            return Err(error.into());
+        }
+    };
     let published = publish::publish(&host, model, version, query?.dry_run, parts).await?;
     let document = |version: &Version| {
         let snapshot = host.snapshot();
