@@ -31,7 +31,7 @@ pub(crate) fn run() -> Result<()> {
         process::run(ready.cargo().args(["test", "--doc", "--workspace", "--profile", "ci"]))
     });
     // Last, so that its count of tests closes the output.
-    stages.attempt("rust tests", || nextest(&ready, &[]));
+    stages.attempt("rust tests", || nextest(&ready, &["--no-fail-fast"]));
     stages.finish()
 }
 
@@ -46,7 +46,7 @@ fn install_nextest() -> Result<()> {
 
 fn nextest(ready: &Ready, options: &[&str]) -> Result<()> {
     let mut nextest = ready.cargo();
-    nextest.args(["nextest", "run", "--workspace", "--cargo-profile", "ci", "--no-fail-fast"]);
+    nextest.args(["nextest", "run", "--workspace", "--cargo-profile", "ci"]);
     process::run(nextest.args(options))
 }
 
