@@ -170,7 +170,7 @@ pub(crate) struct PublishArgs {
     /// A file the component or the graph finds under NAME; repeatable
     #[arg(long = "asset", value_name = "NAME=FILE")]
     pub(crate) assets: Vec<AssetFile>,
-    /// A file that goes along under its own name, such as a graph's external data; repeatable
+    /// A file that goes along under its own name; repeatable. What a graph names and stands beside it goes along by itself
     #[arg(long = "with", value_name = "FILE")]
     pub(crate) companions: Vec<PathBuf>,
     /// The engine for its graphs

@@ -242,7 +242,7 @@ fn uploads_that_are_no_packages_are_told_why() {
     }
     server.send("PUT", "/api/v1/models/m/versions/1", &[], b"x").error(400);
     server.publish("Bad%20Name", "1", &[graph]).error(400);
-    server.publish("m", "live", &[graph]).error(400);
+    server.publish("m", "live", &[graph]).error(409);
     server.get("/api/v1/models/m").error(404);
     still_serves(&server);
 }

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::graphs::with_external_weights;
 use crate::harness::{Server, cli, models};
 
 fn file(name: &str) -> String {
@@ -40,6 +41,21 @@ fn a_model_is_published_called_moved_and_deleted() {
     server.cli(&["delete", "mnist", "--yes", "--dry-run"]).ok();
     server.cli(&["delete", "mnist", "--yes"]).ok();
     assert_eq!(server.cli(&["models", "--json"]).json(), json!([]));
+}
+
+#[test]
+fn external_data_that_a_graph_names_goes_along() {
+    let server = Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let graph = folder.path().join("graph.onnx");
+    std::fs::write(&graph, with_external_weights("weights.bin")).unwrap();
+    let publish = ["publish", "m", "1", "--onnx", graph.to_str().unwrap()];
+    let missing = server.cli(&publish);
+    assert!(missing.code == 5 && missing.stderr.contains("weights.bin"), "{}", missing.stderr);
+    std::fs::write(folder.path().join("weights.bin"), [0; 12]).unwrap();
+    server.cli(&publish).ok();
+    let answer = server.cli(&["infer", "m", "--input", "x=[1.5,2.5]", "--json"]).json();
+    assert_eq!(answer["outputs"][0]["data"], json!([1.5, 2.5]));
 }
 
 #[test]

@@ -67,7 +67,7 @@ fn file(graph: GraphProto) -> Vec<u8> {
 }
 
 /// `y = x + w`, with `w` in a file beside the graph.
-fn with_external_weights(location: &str) -> Vec<u8> {
+pub(crate) fn with_external_weights(location: &str) -> Vec<u8> {
     let entry = |key: &str, value: &str| StringStringEntryProto {
         key: Some(key.to_owned()),
         value: Some(value.to_owned()),

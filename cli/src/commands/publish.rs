@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use modelet_host::names::AssetName;
+use modelet_host::nn::onnx::Onnx;
 use serde_json::{Map, Value, json};
 
 use super::{models, update};
@@ -22,7 +23,10 @@ const GRAPH: &str = "model.onnx";
 
 pub(super) fn run(args: &PublishArgs, client: &Client, out: &Out) -> Result<(), Failure> {
     let manifest = manifest(args)?;
-    let assets = assets(args)?;
+    let mut assets = assets(args)?;
+    if let Some(graph) = &args.onnx {
+        add_external_data(graph, &mut assets);
+    }
     let mut form = Form::new();
     // The manifest goes first, so that the server can refuse it before the files have come.
     form.json("manifest", &manifest);
@@ -81,6 +85,22 @@ fn assets(args: &PublishArgs) -> Result<BTreeMap<AssetName, PathBuf>, Failure> {
         }
     }
     Ok(assets)
+}
+
+/// Adds the files that an ONNX graph names as its external data, which stand beside it. What cannot be
+/// read or found here is left to the server, whose refusal names it.
+fn add_external_data(graph: &Path, assets: &mut BTreeMap<AssetName, PathBuf>) {
+    let Ok(bytes) = std::fs::read(graph) else { return };
+    let Ok(locations) = Onnx::parse(bytes.into()).and_then(|onnx| onnx.external_files()) else {
+        return;
+    };
+    let folder = graph.parent().unwrap_or(Path::new(""));
+    for location in locations {
+        let path = folder.join(location.as_str());
+        if path.is_file() {
+            assets.entry(location).or_insert(path);
+        }
+    }
 }
 
 fn graph_name() -> AssetName {

@@ -12,9 +12,11 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::admit::{Permit, body_too_large, content_length};
+use super::inflate;
 use super::oip::{self, DecodeErrorKind, DecodeLimits, InferRequest, JSON_LENGTH_HEADER};
 use crate::config::Limits;
 use crate::error::{Error, Kind};
+use crate::publish::blocking;
 use crate::tensor::AlignedBuffer;
 use crate::version::Signature;
 
@@ -36,19 +38,23 @@ pub async fn infer(
     limits: &Limits,
     signature: &Signature,
 ) -> Result<InferRequest, Error> {
-    if head.headers.contains_key(http::header::CONTENT_ENCODING) {
-        return Err(Error::new(Kind::Unsupported, "compressed request bodies are not supported")
-            .at("header Content-Encoding")
-            .remedy("send the body as it is"));
-    }
+    let coding = inflate::coding(&head.headers)?;
     let length = content_length(head)?;
     let header = match head.headers.get(JSON_LENGTH_HEADER) {
         // What is not ASCII is certainly no number.
         Some(value) => Some(value.to_str().unwrap_or("not ASCII")),
         None => None,
     };
-    let json = oip::json_length(header, length).map_err(decode_error)?;
-    let body = read(body, length, json.tensor_offset(), permit, limits).await?;
+    // The header counts bytes as they are after inflating, which no Content-Length says.
+    let whole = if coding.is_some() { None } else { length };
+    let json = oip::json_length(header, whole).map_err(decode_error)?;
+    let offset = json.tensor_offset();
+    let mut body = read(body, length, offset, permit, limits).await?;
+    if let Some(coding) = coding {
+        let limit = limits.request_body_bytes;
+        body = blocking(move || inflate::inflate(&body, coding, offset, limit)).await?;
+        permit.reserve(body.len() as u64)?;
+    }
     oip::decode_infer(body, json, signature, &decode_limits(limits)).map_err(decode_error)
 }
 

@@ -9,6 +9,7 @@ pub mod body;
 pub mod decode;
 pub mod documents;
 pub mod encode;
+pub mod inflate;
 pub mod management;
 pub mod oip;
 pub mod route;
