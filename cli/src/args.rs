@@ -62,6 +62,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Alias(AliasCommand),
     Delete(DeleteArgs),
+    Release(ReleaseArgs),
     History(HistoryArgs),
     Instances(InstancesArgs),
     Efficiency(EfficiencyArgs),
@@ -372,6 +373,18 @@ pub(crate) struct DeleteArgs {
     /// Do not ask
     #[arg(long, short)]
     pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) dry_run: DryRun,
+}
+
+/// End the quarantine of a version, which a run that could not be stopped has brought it into
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  modelet release mnist@1.0.0\n\n\
+    'modelet show NAME@VERSION' says whether a version is quarantined, and why.")]
+pub(crate) struct ReleaseArgs {
+    /// NAME@VERSION
+    #[arg(value_name = "NAME@VERSION")]
+    pub(crate) version: VersionRef,
     #[command(flatten)]
     pub(crate) dry_run: DryRun,
 }

@@ -110,6 +110,16 @@ impl Client {
         self.json(Request::new(Method::Delete, changing(&version_path(model, version), dry_run)))
     }
 
+    pub(crate) fn release(
+        &self,
+        model: &ModelName,
+        version: &VersionName,
+        dry_run: bool,
+    ) -> Result<Answer, Failure> {
+        let path = format!("{}/quarantine", version_path(model, version));
+        self.json(Request::new(Method::Delete, changing(&path, dry_run)))
+    }
+
     pub(crate) fn delete_model(&self, model: &ModelName, dry_run: bool) -> Result<Answer, Failure> {
         let path = changing(&format!("/api/v1/models/{model}"), dry_run);
         self.json(Request::new(Method::Delete, path))

@@ -167,13 +167,27 @@ settings! {
     engine: RawEngine -> EngineSettings {
         /// Live instances on the host, idle ones included; below what the usual limit of 65,530 memory mappings allows.
         instances: u32 = 4096;
+        /// Bytes of linear memory of all live instances; 0 is a quarter of the machine's memory.
+        memory_bytes: u64 = 0;
+        /// Milliseconds of guest code after which a call goes on at low priority, so that it holds up no shorter one.
+        foreground_ms: u32 = 5;
         /// Bytes of an idle slot's memory kept resident, so that a start does not page-fault.
         keep_resident_bytes: usize = 1 << 20;
     }
     /// Tensor compute.
     compute: RawCompute -> ComputeSettings {
-        /// Threads that run graphs; 0 is one per core.
+        /// Threads that run graphs, at low priority; 0 is one per core.
         threads: usize = 0;
+        /// Threads kept for runs learned to be short, at normal priority; 0 is one per core. They take processor time only while short runs are there.
+        short_threads: usize = 0;
+        /// Microseconds up to which a run is short: so little that any caller can wait for a few of them.
+        short_run_us: u64 = 3_000;
+        /// Milliseconds one run of a graph may take; below the deadline of a request, so that the guest can still answer.
+        timeout_ms: u64 = 20_000;
+        /// Milliseconds a cancelled run has to end after its time was up; an engine looks between two nodes of a graph. A run that goes on loses its thread, and its graph is quarantined.
+        grace_ms: u64 = 2_000;
+        /// Threads of a lane that may be lost to runs that cannot be stopped; past it they are not replaced, so that one graph cannot fill the machine with threads.
+        lost_threads: usize = 16;
         /// Threads inside one run of a graph; 1, because calls already run side by side.
         intra_op_threads: usize = 1;
         /// Jobs that may wait for a compute thread.
@@ -182,6 +196,8 @@ settings! {
         onnxruntime_library: String = String::new();
         /// Bytes of one graph with its external data; protobuf's own limit is 2 GiB.
         graph_bytes: u64 = (2 << 30) - 1;
+        /// Bytes of all loaded graphs; past it versions that nobody calls are unloaded. 0 is half of the machine's memory.
+        resident_graph_bytes: u64 = 0;
     }
     /// Accounting.
     ledger: RawLedger -> LedgerSettings {
@@ -253,6 +269,8 @@ impl Config {
             "engine.instances must be between 1 and 8000",
         );
         require(self.compute.threads <= 1024, "compute.threads must not exceed 1024");
+        require(self.compute.short_threads <= 1024, "compute.short_threads must not exceed 1024");
+        require(self.compute.timeout_ms > 0, "compute.timeout_ms must be at least 1");
         if wrong.is_empty() { Ok(self) } else { Err(ConfigError::Invalid(wrong)) }
     }
 }

@@ -9,8 +9,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::config::{Config, DataDir};
 use crate::engine::Engine;
+use crate::engine::background::Background;
+use crate::engine::budget::{Budget, Slots};
 use crate::engine::compile::Compiler;
-use crate::engine::deployment::{Deployments, Parts};
+use crate::engine::deployment::{Deployments, LoadError, Parts};
 use crate::error::Error;
 use crate::http::account::RequestIds;
 use crate::http::admit::Admission;
@@ -47,6 +49,23 @@ pub enum StartError {
     },
 }
 
+/// How often pools are looked after: the shortest idle timeout there is.
+const TEND_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Graphs may take one part in this many of the memory there is, where nobody says otherwise.
+const GRAPH_MEMORY_PART: u64 = 2;
+
+/// Guests may take one part in this many. What is left is for requests, compiled code and the engines.
+const GUEST_MEMORY_PART: u64 = 4;
+
+/// `said` bytes, or a part of the memory there is where 0 is said.
+fn share_of_memory(said: u64, part: u64) -> u64 {
+    match said {
+        0 => crate::engine::memory::available_bytes() / part,
+        said => said,
+    }
+}
+
 /// What a host is started with.
 pub struct Options {
     /// The settings.
@@ -64,7 +83,8 @@ pub struct Host {
     /// What opening the registry repaired.
     opened: OpenReport,
     admission: Admission,
-    deployments: Deployments,
+    deployments: Arc<Deployments>,
+    background: Background,
     ledger: Arc<Ledger>,
     metrics: Arc<Metrics>,
     request_ids: RequestIds,
@@ -95,8 +115,15 @@ impl Host {
         let options = LoadOptions {
             intra_op_threads: NonZeroUsize::new(intra_op_threads).unwrap_or(NonZeroUsize::MIN),
         };
-        let graph_bytes = config.compute.graph_bytes;
-        let graphs = GraphStore::new(backends, options, graph_bytes, Arc::clone(&ledger));
+        let compute = &config.compute;
+        let resident_bytes = share_of_memory(compute.resident_graph_bytes, GRAPH_MEMORY_PART);
+        let graphs = GraphStore::new(
+            backends,
+            options,
+            compute.graph_bytes,
+            resident_bytes,
+            Arc::clone(&ledger),
+        );
         let engine = Arc::new(Engine::new(&config.engine).map_err(StartError::Engine)?);
         let compiler = Compiler::open(
             Arc::clone(&engine),
@@ -105,10 +132,11 @@ impl Host {
             config.compile.clone(),
         )
         .map_err(system("making the folder for compiled code"))?;
-        let (threads, queue) = (config.compute.threads, config.compute.queue_length);
-        let threads = ComputeThreads::start(threads, queue, &ledger)
+        let threads = ComputeThreads::start(&config.compute, &ledger)
             .map_err(system("starting compute threads"))?;
-        let deployments = Deployments::new(Parts {
+        let background = Background::start(config.engine.foreground_ms)
+            .map_err(system("starting background threads"))?;
+        let deployments = Arc::new(Deployments::new(Parts {
             engine,
             compiler,
             graphs: Arc::new(graphs),
@@ -116,14 +144,19 @@ impl Host {
             compute: threads.handle(),
             ledger: Arc::clone(&ledger),
             guest: config.guest.clone(),
+            budget: Arc::new(Budget::new(
+                Slots::of_engine(&config.engine),
+                share_of_memory(config.engine.memory_bytes, GUEST_MEMORY_PART),
+            )),
             queue_length: config.limits.queue_length,
-        });
+        }));
         Ok(Arc::new(Self {
             admission: Admission::new(config.limits.clone()),
             config,
             registry,
             opened,
             deployments,
+            background,
             ledger,
             metrics: Arc::default(),
             request_ids: RequestIds::default(),
@@ -144,7 +177,15 @@ impl Host {
             loop {
                 ticks.tick().await;
                 host.ledger.sample();
-                host.deployments.reap();
+            }
+        });
+        let host = Arc::clone(self);
+        tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(TEND_INTERVAL);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                host.deployments.tend().await;
             }
         });
         let host = Arc::clone(self);
@@ -199,8 +240,13 @@ impl Host {
     }
 
     /// The versions that are ready to serve.
-    pub fn deployments(&self) -> &Deployments {
+    pub fn deployments(&self) -> &Arc<Deployments> {
         &self.deployments
+    }
+
+    /// Where long calls go on.
+    pub fn background(&self) -> &Background {
+        &self.background
     }
 
     /// The accounts.
@@ -237,6 +283,14 @@ impl Host {
     /// When the server is draining.
     pub fn check_ready(&self) -> Result<(), Error> {
         if self.draining.load(Ordering::Relaxed) { Err(documents::draining()) } else { Ok(()) }
+    }
+
+    /// Whether a version may be served; one that is not loaded may.
+    ///
+    /// # Errors
+    /// [`LoadError::Quarantined`] with its reason.
+    pub fn check_quarantine(&self, version: &Version) -> Result<(), LoadError> {
+        self.deployments.find(version).map_or(Ok(()), |deployment| deployment.check_quarantine())
     }
 
     /// The engine a version runs on, and its release; none while it is not loaded.

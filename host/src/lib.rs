@@ -21,7 +21,9 @@ pub mod http;
 pub mod metrics;
 pub mod publish;
 
+pub mod cost;
 pub mod engine;
 pub mod ledger;
 pub mod nn;
+pub mod priority;
 pub mod registry;

@@ -191,7 +191,9 @@ impl Metrics {
 fn register_host(registry: &mut Registry, host: &Host) {
     let (graphs, graph_bytes) = host.deployments().graphs().resident();
     let instances = host.ledger().instances().len();
-    let figures: [(&str, &str, u64); 9] = [
+    let budget = host.deployments().budget();
+    let slots = budget.used();
+    let figures: [(&str, &str, u64); 14] = [
         ("inflight_requests", "Requests under way", host.admission().inflight_requests()),
         ("inflight_bytes", "Bytes of requests under way", host.admission().inflight_bytes()),
         (
@@ -199,7 +201,20 @@ fn register_host(registry: &mut Registry, host: &Host) {
             "Jobs waiting for a compute thread",
             host.compute().waiting() as u64,
         ),
+        (
+            "lost_compute_threads",
+            "Compute threads given up on that have not come back",
+            host.compute().lost_threads() as u64,
+        ),
+        (
+            "quarantined_versions",
+            "Versions that are not served because a run of theirs could not be stopped",
+            host.deployments().quarantined() as u64,
+        ),
         ("instances", "Live instances", instances as u64),
+        ("core_instances", "Core instances of live instances", u64::from(slots.core_instances)),
+        ("guest_memories", "Linear memories of live instances", u64::from(slots.memories)),
+        ("guest_memory_bytes", "Bytes of linear memory of live instances", budget.memory_bytes()),
         ("resident_graphs", "Graphs loaded", graphs as u64),
         ("resident_graph_bytes", "Bytes of graphs loaded", graph_bytes),
         ("models", "Models in the registry", host.snapshot().len() as u64),

@@ -106,6 +106,10 @@ async fn check_and_commit(
     upload: Upload,
 ) -> Result<Published, Error> {
     let Upload { manifest, component, assets, leases } = upload;
+    manifest
+        .pool
+        .check()
+        .map_err(|problem| Error::new(Kind::BadRequest, problem).at("part manifest"))?;
     check_component(host, component).await?;
     let candidate = Candidate {
         model: model.clone(),
@@ -126,6 +130,9 @@ async fn check_and_commit(
         .map_err(|error| Error::new(Kind::BadRequest, error.to_string()).at("component"))?;
     signature.task = manifest.task.or(signature.task);
     let deployment = probe(deployment).await?;
+    host.deployments()
+        .check_minima(&deployment)
+        .map_err(|error| Error::new(Kind::Conflict, error.to_string()).at("pool.min_instances"))?;
     let change = Change {
         actor: crate::http::authenticate::DEFAULT_TENANT.to_owned(),
         op: Op::Publish(Box::new(Publish {
@@ -141,12 +148,13 @@ async fn check_and_commit(
         let Preview { after, .. } = check(host, change).await?;
         return Ok(Published::Dry(published_version(after, &version)?));
     }
+    // Before the commit: what is visible must not be refused any more.
+    deployment.fill().await?;
     let Committed { changed, after, .. } = commit(host, change).await?;
     drop(leases);
     let published = published_version(after, &version)?;
     if changed {
         // It is loaded already: the first call finds it ready.
-        deployment.fill().await?;
         host.deployments().adopt(&published, deployment);
         tracing::info!(%model, %version, digest = %published.digest, "published");
     }

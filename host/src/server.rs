@@ -9,13 +9,14 @@ use hyper::body::Incoming;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 
-use crate::engine::call;
+use crate::engine::call::Call;
 use crate::error::Error;
 use crate::host::Host;
 use crate::http::account::Account;
 use crate::http::body::Body;
 use crate::http::route::{Called, Route, route};
 use crate::http::{accept, authenticate, decode, documents, encode, management};
+use crate::tensor::total_bytes;
 
 /// Answers one request: accounts for what [`answer`] comes to.
 pub async fn respond(host: &Arc<Host>, request: Request<Incoming>) -> Response<Body> {
@@ -69,21 +70,22 @@ async fn infer(
     let decoding = decode::infer(head, body, &mut permit, limits, signature);
     let request = Account::time(&mut account.stages.decode, decoding).await?;
 
-    let deployment = host.deployments().get(version).await?;
-    let acquiring = deployment.pool().acquire(deadline);
+    let deployment = host.deployments().get(version, deadline).await?;
+    deployment.check_quarantine()?;
+    let pool = deployment.pool();
+    let acquiring = pool.acquire(deadline);
     let mut lease = Account::time(&mut account.stages.acquire, acquiring).await?;
 
-    let before = lease.instance().account.snapshot().buckets;
-    let calling = call::infer(lease.instance(), request.inputs, signature, &account.id, deadline);
-    let outcome = calling.await;
-    let after = lease.instance().account.snapshot().buckets;
-    account.stages.guest = Duration::from_nanos(after.guest.saturating_sub(before.guest));
-    account.stages.compute = Duration::from_nanos(after.compute.saturating_sub(before.compute));
-    if outcome.as_ref().map_or_else(call::CallError::keeps_instance, |_| true) {
-        lease.give_back();
-    }
+    let turns = lease.instance().turns.clone();
+    let known_long = host.background().is_long(pool.guest_cost(), total_bytes(&request.inputs));
+    let (version, id) = (Arc::clone(version), account.id.clone());
+    let call = Call { lease, inputs: request.inputs, version, request: id, deadline };
+    let answer = host.background().finish(call.run(), &turns, known_long).await;
+    account.stages.guest = answer.guest;
+    account.stages.compute = answer.compute;
 
-    let mut response = encode::infer(&called, request.id.as_deref(), &request.outputs, &outcome?)?;
+    let mut response =
+        encode::infer(&called, request.id.as_deref(), &request.outputs, &answer.outcome?)?;
     response.body_mut().hold(permit);
     Ok(response)
 }

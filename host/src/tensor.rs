@@ -173,6 +173,11 @@ pub struct Tensor {
 /// A tensor and the name it goes by, as graphs, guests and protocols pass it.
 pub type NamedTensor = (String, Tensor);
 
+/// Bytes of all `tensors` together.
+pub fn total_bytes(tensors: &[NamedTensor]) -> u64 {
+    tensors.iter().map(|(_, tensor)| tensor.data().len() as u64).sum()
+}
+
 impl Tensor {
     /// A tensor over `data`, which is checked against `datatype` and `shape`.
     ///

@@ -98,6 +98,26 @@ pub const DEFAULT_MAX_INSTANCE_REUSE_COUNT: u64 = 10_000;
 /// A pause between bursts keeps its instances; an idle night does not.
 pub const DEFAULT_IDLE_INSTANCE_TIMEOUT: Duration = Duration::from_secs(60);
 
+impl PoolPolicy {
+    /// Whether the policy can be kept at all.
+    ///
+    /// # Errors
+    /// What contradicts what.
+    pub fn check(&self) -> Result<(), String> {
+        let (min, max) = (self.min_instances, self.max_instances);
+        if max == 0 {
+            return Err("pool.max_instances is 0, so that no call could ever be answered".into());
+        }
+        if min > max {
+            return Err(format!("pool.min_instances is {min}, over pool.max_instances, {max}"));
+        }
+        if self.max_instance_reuse_count == 0 {
+            return Err("pool.max_instance_reuse_count is 0; 1 is a new instance a call".into());
+        }
+        Ok(())
+    }
+}
+
 impl Default for PoolPolicy {
     fn default() -> Self {
         Self {

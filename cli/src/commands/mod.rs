@@ -8,6 +8,7 @@ mod infer;
 mod models;
 mod operations;
 mod publish;
+mod release;
 mod setup;
 mod show;
 mod update;
@@ -39,6 +40,7 @@ pub(crate) fn run(cli: Cli, out: &Out) -> Result<Exit, Failure> {
         Command::Infer(args) => infer::run(&args, &server()?, out),
         Command::Alias(command) => alias::run(command, &server()?, out),
         Command::Delete(args) => delete::run(&args, &server()?, out),
+        Command::Release(args) => release::run(&args, &server()?, out),
         Command::History(args) => history::run(&args, &server()?, out),
         Command::Instances(_) => operations::instances(&server()?, out),
         Command::Efficiency(args) => efficiency::run(&args, &server()?, out),

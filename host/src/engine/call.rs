@@ -13,10 +13,11 @@ use wasmtime::component::Resource;
 
 use super::contract::types::{self, Description, Failure};
 use super::instance::{Guest, Instance, Starter};
-use super::memory::Refusal;
+use super::pool::Lease;
 use crate::ledger::Bucket;
 use crate::nn::graph::Graph;
-use crate::tensor::{NamedTensor, Tensor};
+use crate::registry::Version;
+use crate::tensor::{NamedTensor, Tensor, total_bytes};
 use crate::version::{Signature, TensorSpec};
 
 /// Why a call has no answer.
@@ -54,28 +55,61 @@ impl CallError {
     }
 }
 
-/// Asks the guest to answer `inputs`; the answer is checked against `signature`.
-///
-/// # Errors
-/// [`CallError`].
-pub async fn infer(
-    instance: &mut Instance,
-    inputs: Vec<NamedTensor>,
-    signature: &Signature,
-    request: &str,
-    deadline: Instant,
-) -> Result<Vec<NamedTensor>, CallError> {
-    instance.store.data_mut().begin_call(request.to_owned());
-    let handles = give(instance, inputs)?;
-    let answer = match tokio::time::timeout_at(deadline, poll_guest(instance, &handles)).await {
-        Err(_) => return Err(CallError::Deadline),
-        Ok(Err(error)) => return Err(trap(instance, &error)),
-        Ok(Ok(answer)) => answer,
-    };
-    instance.store.data_mut().end_call();
-    match answer {
-        Ok(outputs) => check_outputs(take(instance, outputs)?, signature),
-        Err(failure) => Err(guest_failure(failure)),
+/// One call, owned: it may move to another thread between two polls.
+pub struct Call {
+    /// The instance that answers.
+    pub lease: Lease,
+    /// The tensors it gets.
+    pub inputs: Vec<NamedTensor>,
+    /// The version it is a call of; the answer is checked against its signature.
+    pub version: Arc<Version>,
+    /// The request it is part of, for the guest's log lines.
+    pub request: String,
+    /// When the answer is due.
+    pub deadline: Instant,
+}
+
+/// What a call came to.
+pub struct Called {
+    /// The answer, or why there is none.
+    pub outcome: Result<Vec<NamedTensor>, CallError>,
+    /// How long the guest's own code took.
+    pub guest: Duration,
+    /// How long its graphs took.
+    pub compute: Duration,
+}
+
+impl Call {
+    /// Asks the guest, and gives the instance back if it is as good as before.
+    pub async fn run(mut self) -> Called {
+        let before = self.lease.instance().account.snapshot().buckets;
+        let bytes = total_bytes(&self.inputs);
+        let outcome = self.infer().await;
+        let after = self.lease.instance().account.snapshot().buckets;
+        let guest = Duration::from_nanos(after.guest.saturating_sub(before.guest));
+        let compute = Duration::from_nanos(after.compute.saturating_sub(before.compute));
+        self.lease.pool().guest_cost().learn(guest, bytes);
+        if outcome.as_ref().map_or_else(CallError::keeps_instance, |_| true) {
+            self.lease.give_back();
+        }
+        Called { outcome, guest, compute }
+    }
+
+    async fn infer(&mut self) -> Result<Vec<NamedTensor>, CallError> {
+        let instance = self.lease.instance();
+        instance.store.data_mut().begin_call(std::mem::take(&mut self.request));
+        let handles = give(instance, std::mem::take(&mut self.inputs))?;
+        let answering = poll_guest(instance, &handles);
+        let answer = match tokio::time::timeout_at(self.deadline, answering).await {
+            Err(_) => return Err(CallError::Deadline),
+            Ok(Err(error)) => return Err(trap(instance, &error)),
+            Ok(Ok(answer)) => answer,
+        };
+        instance.store.data_mut().end_call();
+        match answer {
+            Ok(outputs) => check_outputs(take(instance, outputs)?, &self.version.record.signature),
+            Err(failure) => Err(guest_failure(failure)),
+        }
     }
 }
 
@@ -127,19 +161,12 @@ async fn poll_guest(
 }
 
 fn trap(instance: &Instance, error: &wasmtime::Error) -> CallError {
-    match instance.store.data().limiter.refused() {
-        Some(Refusal::Memory(wanted, limit)) => CallError::Trap(format!(
-            "it asked for {wanted} bytes of memory, over the limit of {limit} (guest.memory_bytes)"
-        )),
-        Some(Refusal::Table(wanted, limit)) => CallError::Trap(format!(
-            "it asked for {wanted} table elements, over the limit of {limit} (guest.table_elements)"
-        )),
-        // The root cause is one line; the backtrace of the guest goes to the operator.
-        None => {
-            tracing::debug!(error = format!("{error:?}"), "a guest stopped");
-            CallError::Trap(error.root_cause().to_string())
-        }
+    if let Some(refused) = instance.store.data().limiter.refused() {
+        return CallError::Trap(refused.to_string());
     }
+    // The root cause is one line; the backtrace of the guest goes to the operator.
+    tracing::debug!(error = format!("{error:?}"), "a guest stopped");
+    CallError::Trap(error.root_cause().to_string())
 }
 
 fn guest_failure(failure: Failure) -> CallError {

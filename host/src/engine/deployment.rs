@@ -4,6 +4,7 @@
 //! and unloaded when it is no longer in the registry's snapshot.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use tokio::sync::OnceCell;
 
 use super::Engine;
+use super::budget::{Budget, Slots};
 use super::call::{self, DescribeError};
 use super::compile::{CompileError, Compiled, Compiler};
 use super::instance::{Prepared, Starter};
@@ -94,6 +96,18 @@ pub enum LoadError {
     Describe(Arc<DescribeError>),
     #[error("loading the version was interrupted")]
     Interrupted,
+    #[error("it is still being loaded")]
+    StillLoading,
+    #[error(
+        "its graphs take {wanted} bytes, and the graphs in use leave {left} of {limit} (compute.resident_graph_bytes)"
+    )]
+    GraphsFull { wanted: u64, left: u64, limit: u64 },
+    #[error(
+        "instances kept even when idle (min_instances), those of other versions included, would take {0}"
+    )]
+    Minima(String),
+    #[error("{0}")]
+    Quarantined(Arc<String>),
 }
 
 impl LoadError {
@@ -105,8 +119,11 @@ impl LoadError {
                 CompileError::Worker(_) | CompileError::Store(_) | CompileError::Load(_)
             ),
             Self::Graph(error) => !matches!(**error, GraphError::Read { .. }),
-            Self::Link(_) | Self::Describe(_) => true,
-            Self::Interrupted => false,
+            Self::Link(_) | Self::Describe(_) | Self::Minima(_) => true,
+            Self::Interrupted
+            | Self::StillLoading
+            | Self::GraphsFull { .. }
+            | Self::Quarantined(_) => false,
         }
     }
 }
@@ -115,6 +132,8 @@ impl LoadError {
 pub struct Deployment {
     pool: Arc<Pool>,
     backend: Option<BackendKind>,
+    /// When it was last asked for, in milliseconds of the host's life.
+    last_used_ms: AtomicU64,
 }
 
 impl Deployment {
@@ -136,6 +155,33 @@ impl Deployment {
         call::describe(self.pool.starter())
             .await
             .map_err(|error| LoadError::Describe(Arc::new(error)))
+    }
+
+    /// Its graphs.
+    pub fn graphs(&self) -> impl Iterator<Item = &Arc<Graph>> {
+        self.pool.starter().context.graphs.values()
+    }
+
+    /// Whether all its graphs may be run.
+    ///
+    /// # Errors
+    /// [`LoadError::Quarantined`] with the reason of the first that may not.
+    pub fn check_quarantine(&self) -> Result<(), LoadError> {
+        match self.graphs().find_map(|graph| graph.quarantined()) {
+            Some(reason) => Err(LoadError::Quarantined(reason)),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the quarantine of its graphs; `false` while runs of one still hang, which more would join.
+    pub fn release_quarantine(&self) -> bool {
+        // Every graph is asked, whatever the others answer.
+        self.graphs().fold(true, |released, graph| graph.release() && released)
+    }
+
+    /// What is promised to it: its minimum of instances.
+    fn minimum(&self) -> Slots {
+        self.pool.starter().slots.times(self.pool.policy().min_instances)
     }
 
     /// Starts the instances that are kept even when idle.
@@ -174,8 +220,15 @@ pub struct Deployments {
     compute: Compute,
     ledger: Arc<Ledger>,
     guest: GuestSettings,
+    /// What all instances of the host may take together.
+    budget: Arc<Budget>,
+    /// Bytes of graphs that are being loaded: they count as resident, or two loads at once would count
+    /// on the same room.
+    loading_bytes: Mutex<u64>,
     /// `limits.queue_length`, for every pool.
     queue_length: u32,
+    /// The beginning of the host's life.
+    started: Instant,
     /// Read by every request, without a lock.
     ready: ArcSwap<HashMap<Key, Slot>>,
     /// Held by whoever changes `ready`.
@@ -192,13 +245,15 @@ pub struct Parts {
     pub compute: Compute,
     pub ledger: Arc<Ledger>,
     pub guest: GuestSettings,
+    pub budget: Arc<Budget>,
     pub queue_length: u32,
 }
 
 impl Deployments {
     /// None ready yet.
     pub fn new(parts: Parts) -> Self {
-        let Parts { engine, compiler, graphs, blobs, compute, ledger, guest, queue_length } = parts;
+        let Parts { engine, compiler, graphs, blobs, compute, ledger, guest, budget, queue_length } =
+            parts;
         Self {
             engine,
             compiler,
@@ -207,7 +262,10 @@ impl Deployments {
             compute,
             ledger,
             guest,
+            budget,
+            loading_bytes: Mutex::default(),
             queue_length,
+            started: Instant::now(),
             ready: ArcSwap::default(),
             changing: Mutex::default(),
         }
@@ -223,15 +281,41 @@ impl Deployments {
         self.ready.load().get(&key(version))?.get().cloned()
     }
 
+    /// What all instances of the host may take together, and do.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
     /// The deployment of a version, made ready now if it is not. Calls that want the same one wait for
-    /// the first of them.
+    /// the first of them; loading goes on when they have left.
     ///
     /// # Errors
     /// [`LoadError`]; the next call tries again.
-    pub async fn get(&self, version: &Version) -> Result<Arc<Deployment>, LoadError> {
-        if let Some(ready) = self.find(version) {
-            return Ok(ready);
-        }
+    pub async fn get(
+        self: &Arc<Self>,
+        version: &Arc<Version>,
+        deadline: tokio::time::Instant,
+    ) -> Result<Arc<Deployment>, LoadError> {
+        let ready = match self.find(version) {
+            Some(ready) => ready,
+            None => {
+                let (deployments, version) = (Arc::clone(self), Arc::clone(version));
+                let loading = tokio::spawn(async move { deployments.make_ready(&version).await });
+                tokio::time::timeout_at(deadline, loading)
+                    .await
+                    .map_err(|_| LoadError::StillLoading)?
+                    .map_err(|_| LoadError::Interrupted)??
+            }
+        };
+        ready.last_used_ms.store(self.now_ms(), Ordering::Relaxed);
+        Ok(ready)
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    async fn make_ready(&self, version: &Version) -> Result<Arc<Deployment>, LoadError> {
         let slot = self.slot(key(version));
         slot.get_or_try_init(|| async {
             let deployment = self.load(&Candidate::from(version)).await?;
@@ -261,6 +345,10 @@ impl Deployments {
             .map_err(|error| LoadError::Component(Arc::new(error)))?;
         let prepared = Prepared::new(&self.engine, &component)
             .map_err(|error| LoadError::Link(format!("{error:#}")))?;
+        let bytes = self.blobs.read(&candidate.component.digest);
+        let bytes = bytes.map_err(|error| LoadError::Link(error.to_string()))?;
+        let slots = Slots::of_component(&component, &bytes)
+            .map_err(|problem| LoadError::Link(problem.to_owned()))?;
         let loading = Instant::now();
         let graphs = self.load_graphs(candidate).await?;
         let backend = graphs.values().next().map(|graph| graph.backend());
@@ -290,15 +378,19 @@ impl Deployments {
             compute: self.compute.clone(),
             ledger: Arc::clone(&self.ledger),
             settings: self.guest.clone(),
+            budget: Arc::clone(&self.budget),
+            slots,
+            max_reuse: candidate.pool.max_instance_reuse_count,
         };
         let pool = Pool::new(candidate.pool.clone(), starter, code, self.queue_length);
-        Ok(Deployment { pool: Arc::new(pool), backend })
+        Ok(Deployment { pool, backend, last_used_ms: AtomicU64::new(self.now_ms()) })
     }
 
     async fn load_graphs(
         &self,
         candidate: &Candidate,
     ) -> Result<std::collections::BTreeMap<AssetName, Arc<Graph>>, LoadError> {
+        let _loading = self.make_room_for_graphs(candidate)?;
         let store = Arc::clone(&self.graphs);
         let assets = Assets { assets: candidate.assets.clone(), blobs: Arc::clone(&self.blobs) };
         let choice = candidate.backend;
@@ -312,6 +404,73 @@ impl Deployments {
         .await
         .map_err(|_| LoadError::Interrupted)?
         .map_err(|error| LoadError::Graph(Arc::new(error)))
+    }
+
+    /// Unloads versions that nobody calls, the longest unused first, until the graphs of `candidate` fit
+    /// beside those in use.
+    fn make_room_for_graphs(&self, candidate: &Candidate) -> Result<Loading<'_>, LoadError> {
+        let limit = self.graphs.resident_limit();
+        // External data counts with the graphs: an asset that is neither is small or never loaded.
+        let wanted = match candidate.assets.keys().any(is_graph) {
+            true => {
+                let blobs = candidate.assets.values();
+                blobs.filter(|blob| !self.graphs.holds(&blob.digest)).map(|blob| blob.bytes).sum()
+            }
+            false => 0,
+        };
+        let mut loading = self.loading_bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let left = limit.saturating_sub(self.graphs.resident().1.saturating_add(*loading));
+            if wanted <= left {
+                *loading += wanted;
+                return Ok(Loading { total: &self.loading_bytes, bytes: wanted });
+            }
+            if !self.unload_one() {
+                return Err(LoadError::GraphsFull { wanted, left, limit });
+            }
+        }
+    }
+
+    /// Unloads the version that has not been called for longest; `false` if all that are loaded are in
+    /// use, or promised instances.
+    fn unload_one(&self) -> bool {
+        let unloaded = {
+            let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+            let ready = self.ready.load();
+            let unused = ready.iter().filter_map(|(key, slot)| {
+                let deployment = slot.get()?;
+                let has_graphs = deployment.graphs().next().is_some();
+                let is_unused = Arc::strong_count(deployment) == 1
+                    && deployment.pool.is_idle()
+                    && deployment.pool.policy().min_instances == 0;
+                let last_used_ms = deployment.last_used_ms.load(Ordering::Relaxed);
+                (has_graphs && is_unused).then_some((last_used_ms, key))
+            });
+            let Some((_, oldest)) = unused.min_by_key(|(last_used_ms, _)| *last_used_ms) else {
+                return false;
+            };
+            let mut changed = HashMap::clone(&ready);
+            let unloaded = changed.remove(oldest);
+            self.ready.store(Arc::new(changed));
+            unloaded
+        };
+        drop(unloaded);
+        self.graphs.release_unused();
+        true
+    }
+
+    /// Whether the host can keep the instances that `candidate` is promised, beside those promised to
+    /// others.
+    ///
+    /// # Errors
+    /// [`LoadError::Minima`], saying of what there is too little.
+    pub fn check_minima(&self, candidate: &Deployment) -> Result<(), LoadError> {
+        let promised = self.all().into_iter().map(|deployment| deployment.minimum());
+        let promised = promised.fold(candidate.minimum(), Slots::plus);
+        match promised.excess_over(self.budget.capacity()) {
+            Some(excess) => Err(LoadError::Minima(excess)),
+            None => Ok(()),
+        }
     }
 
     fn slot(&self, key: Key) -> Slot {
@@ -348,11 +507,21 @@ impl Deployments {
         self.graphs.release_unused();
     }
 
-    /// Drops instances that have been idle too long.
-    pub fn reap(&self) {
+    /// Drops instances that have been idle too long, and starts those that are promised and were lost.
+    pub async fn tend(&self) {
         for deployment in self.all() {
             deployment.pool.reap();
+            if let Err(error) = deployment.fill().await {
+                let context = &deployment.pool.starter().context;
+                let (model, version) = (&context.model, &context.version);
+                tracing::warn!(%model, %version, %error, "fewer instances than min_instances");
+            }
         }
+    }
+
+    /// How many versions are quarantined.
+    pub fn quarantined(&self) -> usize {
+        self.all().iter().filter(|deployment| deployment.check_quarantine().is_err()).count()
     }
 
     /// Everything that is ready now.
@@ -365,6 +534,18 @@ impl Deployments {
         for deployment in self.all() {
             deployment.pool.retire();
         }
+    }
+}
+
+/// Graphs that are being loaded.
+struct Loading<'a> {
+    total: &'a Mutex<u64>,
+    bytes: u64,
+}
+
+impl Drop for Loading<'_> {
+    fn drop(&mut self) {
+        *self.total.lock().unwrap_or_else(PoisonError::into_inner) -= self.bytes;
     }
 }
 

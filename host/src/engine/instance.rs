@@ -8,7 +8,10 @@ use wasmtime::component::Component;
 use wasmtime::{Store, UpdateDeadline};
 
 use super::Engine;
+use super::background::Turns;
+use super::budget::{Budget, Charge, Slots};
 use super::contract::{own, standard};
+use super::memory::{MemoryLimiter, Refusal};
 use super::state::{GuestState, VersionContext};
 use crate::config::GuestSettings;
 use crate::ledger::{Bucket, InstanceAccount, Ledger, VersionRow};
@@ -63,14 +66,20 @@ pub struct Starter {
     pub row: Arc<VersionRow>,
     /// What a guest may use.
     pub settings: GuestSettings,
+    /// What all instances of the host may take together.
+    pub budget: Arc<Budget>,
+    /// What one instance takes of it.
+    pub slots: Slots,
+    /// Calls an instance serves before it is replaced; see [`reuse_limit`].
+    pub max_reuse: u64,
 }
 
 /// Why an instance did not start.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum StartError {
-    #[error("all {0} instances of this host are taken (engine.instances)")]
-    HostFull(u32),
+    #[error("the host has no room for another instance: {0}")]
+    HostFull(String),
     #[error("the instance did not start within {0} ms (guest.start_timeout_ms)")]
     Timeout(u64),
     #[error("the instance did not start: {0}")]
@@ -83,8 +92,27 @@ pub struct Instance {
     pub(crate) guest: Guest,
     /// Its row in the ledger, which this holder alone writes.
     pub(crate) account: InstanceAccount,
+    /// Turns the guest has been given in the call under way.
+    pub(crate) turns: Turns,
     /// Calls it has served.
     uses: u64,
+    /// Calls it may serve.
+    reuse_limit: u64,
+    /// Its room on the host; given back after the store is gone.
+    _charge: Charge,
+}
+
+/// A part in this many of the allowed calls is left to chance, so that instances started together are
+/// not all replaced together.
+const RECYCLE_SPREAD: u64 = 4;
+
+/// Calls that instance number `id` of a version may serve, where `most` are allowed: up to a quarter
+/// fewer, by the number's hash.
+pub fn reuse_limit(most: u64, id: u64) -> u64 {
+    let spread = most / RECYCLE_SPREAD + 1;
+    // Fibonacci hashing: neighbours end up far apart.
+    let scattered = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    most - scattered % spread
 }
 
 impl Starter {
@@ -93,19 +121,26 @@ impl Starter {
     /// # Errors
     /// [`StartError`]; nothing of the attempt is left.
     pub async fn start(&self) -> Result<Instance, StartError> {
+        let charge = self.budget.take(self.slots);
+        let charge = charge.map_err(|no_room| StartError::HostFull(no_room.to_string()))?;
         let account = self.ledger.instance(&self.row);
         let payer = Payer { stamp: account.compute_stamp(), version: Arc::clone(&self.row) };
         let context = Arc::clone(&self.context);
-        let state = GuestState::new(context, self.compute.clone(), payer, &self.settings);
+        let (memory, tables) = (self.settings.memory_bytes, self.settings.table_elements);
+        let limiter = MemoryLimiter::new(Arc::clone(&self.budget), memory, tables);
+        let turns = Turns::default();
+        let (compute, settings) = (self.compute.clone(), &self.settings);
+        let state = GuestState::new(context, compute, payer, limiter, settings, turns.clone());
         let mut store = Store::new(self.engine.wasmtime(), state);
         self.limit(&mut store);
         let limit = Duration::from_millis(self.settings.start_timeout_ms);
         let guest = tokio::time::timeout(limit, self.instantiate(&mut store))
             .await
             .map_err(|_| StartError::Timeout(self.settings.start_timeout_ms))?
-            .map_err(|error| self.failed(&error))?;
+            .map_err(|error| failed(&error, store.data().limiter.refused()))?;
         account.set_memory_bytes(store.data().limiter.memory_bytes());
-        Ok(Instance { store, guest, account, uses: 0 })
+        let reuse_limit = reuse_limit(self.max_reuse, account.id());
+        Ok(Instance { store, guest, account, turns, uses: 0, reuse_limit, _charge: charge })
     }
 
     fn limit(&self, store: &mut Store<GuestState>) {
@@ -115,7 +150,8 @@ impl Starter {
         store.set_max_component_handles(self.settings.handles as usize);
         store.set_epoch_deadline(1);
         // tokio's own yield lets its I/O driver run; wasmtime's wakes itself at once and starves it.
-        store.epoch_deadline_callback(|_| {
+        store.epoch_deadline_callback(|store| {
+            store.data().count_turn();
             Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
         });
     }
@@ -126,19 +162,25 @@ impl Starter {
             Prepared::Own(pre) => Guest::Own(pre.instantiate_async(store).await?),
         })
     }
+}
 
-    fn failed(&self, error: &wasmtime::Error) -> StartError {
-        if error.is::<wasmtime::PoolConcurrencyLimitError>() {
-            return StartError::HostFull(self.engine.instances());
+fn failed(error: &wasmtime::Error, refused: Option<Refusal>) -> StartError {
+    if let Some(full) = error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>() {
+        return StartError::HostFull(full.to_string());
+    }
+    match refused {
+        Some(Refusal::Host(_)) => {
+            StartError::HostFull(refused.map(|refusal| refusal.to_string()).unwrap_or_default())
         }
-        StartError::Failed(format!("{error:#}"))
+        Some(refusal) => StartError::Failed(refusal.to_string()),
+        None => StartError::Failed(format!("{error:#}")),
     }
 }
 
 impl Instance {
-    /// Calls it has served.
-    pub fn uses(&self) -> u64 {
-        self.uses
+    /// Whether it may serve another call.
+    pub fn may_be_kept(&mut self) -> bool {
+        self.uses < self.reuse_limit && !self.store.data_mut().is_hoarding()
     }
 
     /// A request takes it.
@@ -156,5 +198,19 @@ impl Instance {
     /// It is about to be dropped.
     pub(crate) fn drain(&mut self) {
         self.account.enter(Bucket::Drain);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instances_are_replaced_at_different_times_and_never_later_than_allowed() {
+        let limits: Vec<u64> = (0..1000).map(|id| reuse_limit(1000, id)).collect();
+        assert!(limits.iter().all(|limit| (750..=1000).contains(limit)));
+        let different: std::collections::BTreeSet<_> = limits.iter().collect();
+        assert!(different.len() > 200, "{}", different.len());
+        assert!((0..100).all(|id| reuse_limit(1, id) == 1));
     }
 }

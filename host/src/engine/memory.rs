@@ -1,6 +1,10 @@
 //! The process's memory: how much is resident, what a guest may take, and giving back what is free.
 
+use std::sync::Arc;
+
 use wasmtime::ResourceLimiter;
+
+use super::budget::Budget;
 
 /// Bytes of this process in physical memory; 0 where the system does not say.
 pub fn resident_bytes() -> u64 {
@@ -8,6 +12,19 @@ pub fn resident_bytes() -> u64 {
     let pages = statm.split(' ').nth(1).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
     pages * rustix::param::page_size() as u64
 }
+
+/// Bytes of memory this process may use: the machine's, or those of its control group where that has
+/// fewer.
+pub fn available_bytes() -> u64 {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let machine = read("/proc/meminfo");
+    let kilobytes = machine.split_whitespace().nth(1).and_then(|text| text.parse::<u64>().ok());
+    let group = read("/sys/fs/cgroup/memory.max").trim().parse().unwrap_or(u64::MAX);
+    kilobytes.map_or(FALLBACK_BYTES, |kilobytes| kilobytes * 1024).min(group)
+}
+
+/// Taken for the machine's memory where the system does not say.
+const FALLBACK_BYTES: u64 = 4 << 30;
 
 /// Gives memory that the allocator keeps for later back to the system.
 #[allow(unsafe_code, reason = "malloc_trim has no safe binding")]
@@ -41,8 +58,9 @@ pub fn return_large_blocks() {
 ///
 /// wasmtime's own `StoreLimits` caps each memory by itself, so a component with four memories could
 /// take four times the limit.
-#[derive(Debug)]
 pub struct MemoryLimiter {
+    /// What all stores of the host may take together; this one's part is given back when dropped.
+    budget: Arc<Budget>,
     memory_bytes: u64,
     table_elements: u64,
     memory_limit: u64,
@@ -58,12 +76,40 @@ pub enum Refusal {
     Memory(u64, u64),
     /// Tables: what they would have come to, and the limit, in elements.
     Table(u64, u64),
+    /// The host's memory for all guests: its limit, in bytes.
+    Host(u64),
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Memory(wanted, limit) => write!(
+                f,
+                "it asked for {wanted} bytes of memory, over the limit of {limit} (guest.memory_bytes)"
+            ),
+            Self::Table(wanted, limit) => write!(
+                f,
+                "it asked for {wanted} table elements, over the limit of {limit} (guest.table_elements)"
+            ),
+            Self::Host(limit) => write!(
+                f,
+                "all guests together have the {limit} bytes of memory they may have (engine.memory_bytes)"
+            ),
+        }
+    }
 }
 
 impl MemoryLimiter {
     /// A limiter for one store: bytes of all memories, elements of all tables.
-    pub fn new(memory_limit: u64, table_limit: u64) -> Self {
-        Self { memory_bytes: 0, table_elements: 0, memory_limit, table_limit, refused: None }
+    pub fn new(budget: Arc<Budget>, memory_limit: u64, table_limit: u64) -> Self {
+        Self {
+            budget,
+            memory_bytes: 0,
+            table_elements: 0,
+            memory_limit,
+            table_limit,
+            refused: None,
+        }
     }
 
     /// Bytes of linear memory taken so far.
@@ -84,9 +130,14 @@ impl ResourceLimiter for MemoryLimiter {
         desired: usize,
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let total = self.memory_bytes.saturating_add(desired.saturating_sub(current) as u64);
+        let more = desired.saturating_sub(current) as u64;
+        let total = self.memory_bytes.saturating_add(more);
         if total > self.memory_limit {
             self.refused = Some(Refusal::Memory(total, self.memory_limit));
+            return Ok(false);
+        }
+        if !self.budget.take_memory(more) {
+            self.refused = Some(Refusal::Host(self.budget.memory_limit()));
             return Ok(false);
         }
         self.memory_bytes = total;
@@ -109,13 +160,38 @@ impl ResourceLimiter for MemoryLimiter {
     }
 }
 
+impl Drop for MemoryLimiter {
+    fn drop(&mut self) {
+        self.budget.give_memory(self.memory_bytes);
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::budget::Slots;
     use super::*;
+
+    fn budget(memory_limit: u64) -> Arc<Budget> {
+        Arc::new(Budget::new(Slots::default(), memory_limit))
+    }
+
+    #[test]
+    fn the_host_is_asked_too_and_gets_back_what_a_store_had() {
+        let budget = budget(100);
+        let mut first = MemoryLimiter::new(Arc::clone(&budget), 80, 0);
+        let mut second = MemoryLimiter::new(Arc::clone(&budget), 80, 0);
+        assert!(first.memory_growing(0, 60, None).unwrap());
+        assert!(!second.memory_growing(0, 60, None).unwrap());
+        assert_eq!(second.refused(), Some(Refusal::Host(100)));
+        drop(first);
+        assert!(second.memory_growing(0, 60, None).unwrap());
+        drop(second);
+        assert_eq!(budget.memory_bytes(), 0);
+    }
 
     #[test]
     fn all_memories_of_a_store_share_one_limit() {
-        let mut limiter = MemoryLimiter::new(100, 10);
+        let mut limiter = MemoryLimiter::new(budget(1000), 100, 10);
         assert!(limiter.memory_growing(0, 60, None).unwrap());
         assert!(!limiter.memory_growing(0, 60, None).unwrap());
         assert_eq!(limiter.refused(), Some(Refusal::Memory(120, 100)));
@@ -128,5 +204,6 @@ mod tests {
     #[test]
     fn this_process_has_resident_memory() {
         assert!(resident_bytes() > 1 << 20);
+        assert!(available_bytes() > resident_bytes());
     }
 }

@@ -3,6 +3,8 @@
 //! Everything expensive happens here when a version is published or first loaded; a request finds an
 //! instance or starts one in microseconds.
 
+pub mod background;
+pub mod budget;
 pub mod call;
 pub mod compile;
 pub mod contract;
@@ -22,6 +24,7 @@ use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Config, EngineWeak, PoolingAllocationConfig};
 
 use crate::config::EngineSettings;
+use budget::Slots;
 use state::GuestState;
 
 /// The component that serves a graph as it is; an ordinary component in every respect.
@@ -40,9 +43,6 @@ const GUEST_STACK_BYTES: usize = 512 << 10;
 /// Stack of a fiber: the guest's and as much again for host functions, which only move handles.
 const FIBER_STACK_BYTES: usize = 1 << 20;
 const _: () = assert!(FIBER_STACK_BYTES >= 2 * GUEST_STACK_BYTES);
-
-/// Core instances for each live component: a small Rust component has 3, a Python one 14.
-const CORE_INSTANCES_PER_COMPONENT: u32 = 8;
 
 /// The part of the configuration that compiled code depends on: the server and the compile worker
 /// must agree on it to the letter.
@@ -70,8 +70,6 @@ pub fn compiling_engine() -> wasmtime::Result<wasmtime::Engine> {
 pub struct Engine {
     engine: wasmtime::Engine,
     linker: Linker<GuestState>,
-    /// Live instances there may be; `engine.instances`.
-    instances: u32,
     /// Ends with the engine.
     _ticker: Ticker,
 }
@@ -90,7 +88,7 @@ impl Engine {
         let engine = wasmtime::Engine::new(&config)?;
         let linker = link(&engine)?;
         let ticker = Ticker::start(engine.weak())?;
-        Ok(Self { engine, linker, instances: settings.instances, _ticker: ticker })
+        Ok(Self { engine, linker, _ticker: ticker })
     }
 
     /// wasmtime's engine.
@@ -102,22 +100,17 @@ impl Engine {
     pub fn linker(&self) -> &Linker<GuestState> {
         &self.linker
     }
-
-    /// Live instances there may be.
-    pub fn instances(&self) -> u32 {
-        self.instances
-    }
 }
 
 fn pooling(settings: &EngineSettings) -> PoolingAllocationConfig {
-    let instances = settings.instances;
+    let slots = Slots::of_engine(settings);
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(instances)
-        .total_core_instances(instances.saturating_mul(CORE_INSTANCES_PER_COMPONENT))
-        .total_memories(instances + instances / 4)
-        .total_tables(instances * 2 + instances / 2)
+    pool.total_component_instances(slots.instances)
+        .total_core_instances(slots.core_instances)
+        .total_memories(slots.memories)
+        .total_tables(slots.tables)
         // Every live store keeps its fiber's stack, idle or not.
-        .total_stacks(instances + 64)
+        .total_stacks(slots.instances + 64)
         .max_core_instances_per_component(64)
         .max_memories_per_component(4)
         .max_tables_per_component(8)

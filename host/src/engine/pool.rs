@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::instance::{Instance, StartError, Starter};
+use crate::cost::Cost;
 use crate::ledger::{Bucket, ObjectAccount, ObjectLease};
 use crate::version::PoolPolicy;
 
@@ -25,20 +26,6 @@ pub enum AcquireError {
     Deadline,
     #[error(transparent)]
     Start(#[from] StartError),
-}
-
-/// What becomes of an instance after a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keep {
-    /// It waits for the next one.
-    Yes,
-    /// It is dropped.
-    No,
-}
-
-/// Whether an instance that has served `uses` calls may serve another.
-pub fn keep_after(policy: &PoolPolicy, uses: u64) -> Keep {
-    if uses >= policy.max_instance_reuse_count { Keep::No } else { Keep::Yes }
 }
 
 /// How many of `idle` instances, idle for the given times and oldest first, have been idle too long;
@@ -74,17 +61,19 @@ pub struct Pool {
     waiting: AtomicU32,
     /// Most calls that may wait; `limits.queue_length`.
     queue_length: u32,
+    /// What a call's guest code is learned to cost.
+    guest_cost: Cost,
 }
 
 impl Pool {
-    /// An empty pool.
+    /// An empty pool, known to the host's budget.
     pub fn new(
         policy: PoolPolicy,
         starter: Starter,
         code: ObjectAccount,
         queue_length: u32,
-    ) -> Self {
-        Self {
+    ) -> Arc<Self> {
+        let pool = Arc::new(Self {
             permits: Arc::new(Semaphore::new(policy.max_instances as usize)),
             policy,
             starter,
@@ -93,7 +82,10 @@ impl Pool {
             retired: AtomicBool::new(false),
             waiting: AtomicU32::new(0),
             queue_length,
-        }
+            guest_cost: Cost::default(),
+        });
+        pool.starter.budget.add_pool(&pool);
+        pool
     }
 
     /// What instances are started from.
@@ -130,11 +122,31 @@ impl Pool {
         Ok(permit.expect("nothing in this file closes the semaphore"))
     }
 
+    /// What the guest code of a call is learned to cost.
+    pub fn guest_cost(&self) -> &Cost {
+        &self.guest_cost
+    }
+
     async fn start(&self, deadline: Instant) -> Result<Instance, AcquireError> {
-        tokio::time::timeout_at(deadline, self.starter.start())
+        tokio::time::timeout_at(deadline, self.start_in_room())
             .await
             .map_err(|_| AcquireError::Deadline)?
             .map_err(AcquireError::Start)
+    }
+
+    /// Starts an instance; where the host is full, idle ones of any version make room. Nobody waits for
+    /// room: what holds it are calls, and they may be waiting for this one.
+    async fn start_in_room(&self) -> Result<Instance, StartError> {
+        loop {
+            match self.starter.start().await {
+                Err(StartError::HostFull(why)) => {
+                    if self.starter.budget.evict_idle() == 0 {
+                        return Err(StartError::HostFull(why));
+                    }
+                }
+                started => return started,
+            }
+        }
     }
 
     /// Starts instances until there are `min_instances`.
@@ -143,11 +155,42 @@ impl Pool {
     /// The first that does not start.
     pub async fn fill(self: &Arc<Self>) -> Result<(), StartError> {
         while self.live() < self.policy.min_instances as usize {
-            let mut instance = self.starter.start().await?;
+            let mut instance = self.start_in_room().await?;
             instance.account.enter(Bucket::Idle);
-            self.lock().push_back(Idle { instance: Box::new(instance), since: Instant::now() });
+            self.put(Box::new(instance));
         }
         Ok(())
+    }
+
+    /// Since when each of its idle instances has been idle that the host may take, oldest first.
+    pub(super) fn spare_since(&self) -> Vec<Instant> {
+        let idle = self.lock();
+        let promised = (self.policy.min_instances as usize).saturating_sub(self.leased());
+        let spare = idle.len().saturating_sub(promised);
+        idle.iter().take(spare).map(|idle| idle.since).collect()
+    }
+
+    /// Drops the instance that has been idle longest; `false` if there is none to spare.
+    pub(super) fn evict_oldest(&self) -> bool {
+        let mut idle = self.lock();
+        let spare = idle.len() + self.leased() > self.policy.min_instances as usize;
+        let oldest = if spare { idle.pop_front() } else { None };
+        drop(idle);
+        // Dropped after the lock: taking down a store takes microseconds.
+        oldest.is_some_and(|mut idle| {
+            idle.instance.drain();
+            true
+        })
+    }
+
+    /// How its instances are pooled.
+    pub fn policy(&self) -> &PoolPolicy {
+        &self.policy
+    }
+
+    /// Whether no call has an instance or waits for one.
+    pub fn is_idle(&self) -> bool {
+        self.leased() == 0 && self.waiting() == 0
     }
 
     /// Drops instances that have been idle too long; returns how many.
@@ -240,13 +283,18 @@ impl Lease {
         self.instance.as_mut().expect("it is taken out only by give_back, which consumes the lease")
     }
 
+    /// The pool it is from.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
     /// Returns the instance to its pool, unless it has served long enough.
     pub fn give_back(mut self) {
         let Some(mut instance) = self.instance.take() else { return };
         instance.release();
-        match keep_after(&self.pool.policy, instance.uses()) {
-            Keep::Yes => self.pool.put(instance),
-            Keep::No => instance.drain(),
+        match instance.may_be_kept() {
+            true => self.pool.put(instance),
+            false => instance.drain(),
         }
     }
 }
@@ -263,29 +311,17 @@ impl Drop for Lease {
 mod tests {
     use super::*;
 
-    fn policy(min_instances: u32, reuse: u64) -> PoolPolicy {
-        PoolPolicy {
-            min_instances,
-            max_instance_reuse_count: reuse,
-            idle_instance_timeout_s: 10,
-            ..PoolPolicy::default()
-        }
-    }
-
-    #[test]
-    fn an_instance_serves_as_many_calls_as_the_policy_says() {
-        assert_eq!(keep_after(&policy(0, 2), 1), Keep::Yes);
-        assert_eq!(keep_after(&policy(0, 2), 2), Keep::No);
-        assert_eq!(keep_after(&policy(0, 0), 1), Keep::No);
+    fn policy(min_instances: u32) -> PoolPolicy {
+        PoolPolicy { min_instances, idle_instance_timeout_s: 10, ..PoolPolicy::default() }
     }
 
     #[test]
     fn only_instances_idle_too_long_and_beyond_the_minimum_are_overdue() {
         let ages = || [30, 20, 10, 9].map(Duration::from_secs).into_iter();
-        assert_eq!(overdue(&policy(0, 1), 0, ages()), 3);
-        assert_eq!(overdue(&policy(2, 1), 0, ages()), 2);
-        assert_eq!(overdue(&policy(2, 1), 1, ages()), 3);
-        assert_eq!(overdue(&policy(9, 1), 0, ages()), 0);
+        assert_eq!(overdue(&policy(0), 0, ages()), 3);
+        assert_eq!(overdue(&policy(2), 0, ages()), 2);
+        assert_eq!(overdue(&policy(2), 1, ages()), 3);
+        assert_eq!(overdue(&policy(9), 0, ages()), 0);
     }
 
     #[test]

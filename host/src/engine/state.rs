@@ -7,6 +7,7 @@ use tracing::Level;
 use wasmtime::component::{Resource, ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
+use super::background::Turns;
 use super::memory::MemoryLimiter;
 use crate::config::{GuestSettings, KeyValues};
 use crate::names::{AssetName, ModelName, VersionName};
@@ -79,6 +80,8 @@ pub struct GuestState {
     log_limit: u64,
     /// The call under way.
     scope: CallScope,
+    /// Turns the guest has been given in this call.
+    turns: Turns,
 }
 
 impl GuestState {
@@ -87,13 +90,15 @@ impl GuestState {
         version: Arc<VersionContext>,
         compute: Compute,
         payer: Payer,
+        limiter: MemoryLimiter,
         settings: &GuestSettings,
+        turns: Turns,
     ) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(settings.handles as usize);
         Self {
             table,
-            limiter: MemoryLimiter::new(settings.memory_bytes, settings.table_elements),
+            limiter,
             version,
             compute,
             payer,
@@ -102,12 +107,26 @@ impl GuestState {
             tensor_limit: settings.tensor_bytes,
             log_limit: settings.log_bytes,
             scope: CallScope::default(),
+            turns,
         }
     }
 
     /// Begins a call on behalf of a request.
     pub(crate) fn begin_call(&mut self, request: String) {
         self.scope = CallScope { request, ..CallScope::default() };
+        self.turns.reset();
+    }
+
+    /// The guest has used up a turn.
+    pub(crate) fn count_turn(&self) {
+        self.turns.count();
+    }
+
+    /// Whether the guest holds on to so much between calls that it would soon run into its limits: it
+    /// keeps what it should drop.
+    pub(crate) fn is_hoarding(&mut self) -> bool {
+        let half = self.table.max_capacity() / 2;
+        self.held_bytes > self.tensor_limit / 2 || self.table.iter_mut().nth(half).is_some()
     }
 
     /// Ends a call; says how many log lines found no room, if any did.

@@ -38,6 +38,7 @@ pub fn answer(
         Document::Model(called) => metadata(host, called),
         Document::ModelReady(called) => {
             host.check_ready()?;
+            host.check_quarantine(&called.version)?;
             json(&ModelReady { name: called.model.name.as_str(), ready: true })
         }
     })

@@ -75,6 +75,13 @@ pub fn error(error: &Error) -> Response<Body> {
 
 impl From<LoadError> for Error {
     fn from(error: LoadError) -> Self {
+        if matches!(error, LoadError::GraphsFull { .. } | LoadError::StillLoading) {
+            return Self::new(
+                Kind::Overloaded,
+                format!("the version cannot be served now: {error}"),
+            )
+            .retry_after(UNAVAILABLE_RETRY);
+        }
         Self::new(Kind::ModelUnavailable, format!("the version cannot be loaded: {error}"))
             .retry_after(UNAVAILABLE_RETRY)
     }

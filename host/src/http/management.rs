@@ -12,7 +12,7 @@ use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::header::{ETAG, IF_MATCH, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -51,6 +51,7 @@ fn router(host: Arc<Host>) -> axum::Router {
             get(version).put(publish_version).delete(delete_version),
         )
         .route("/api/v1/models/{model}/versions/{version}/annotations", put(annotate))
+        .route("/api/v1/models/{model}/versions/{version}/quarantine", delete(release))
         .route("/api/v1/models/{model}/aliases", get(aliases))
         .route("/api/v1/models/{model}/aliases/{alias}", put(set_alias).delete(remove_alias))
         .route("/api/v1/models/{model}/aliases/{alias}/rollback", post(rollback_alias))
@@ -175,6 +176,7 @@ async fn model(State(host): Shared, path: Result<Path<String>, PathRejection>) -
 
 fn version_document(host: &Host, model: &Model, version: &Version) -> serde_json::Value {
     let record = &version.record;
+    let quarantined = host.check_quarantine(version).err().map(|error| error.to_string());
     json!({
         "model": version.model,
         "version": version.name,
@@ -190,7 +192,8 @@ fn version_document(host: &Host, model: &Model, version: &Version) -> serde_json
         "pool": record.pool,
         "annotations": version.annotations,
         "aliases": model.aliases_of(&version.name).collect::<Vec<_>>(),
-        "state": "ready",
+        "state": if quarantined.is_some() { "quarantined" } else { "ready" },
+        "reason": quarantined,
     })
 }
 
@@ -306,6 +309,29 @@ async fn delete_version(
     let deleted = format!("{model}@{version}");
     change(&host, Op::DeleteVersion { model, version }, dry_run).await?;
     Ok(Json(json!({ "deleted": deleted, "dry_run": dry_run })).into_response())
+}
+
+/// Ends the quarantine of a version. Nothing is recorded: a quarantine is this process's own.
+async fn release(
+    State(host): Shared,
+    path: VersionPath,
+    query: Result<Query<ChangeQuery>, QueryRejection>,
+) -> Answer {
+    let Path((model, version)) = path?;
+    let (model, version) = find_version(&host, &model, &version)?;
+    let dry_run = query?.dry_run;
+    if host.check_quarantine(&version).is_ok() {
+        let (model, version) = (&model.name, &version.name);
+        let text = format!("{model}@{version} is not quarantined");
+        return Err(Error::new(Kind::Conflict, text).into());
+    }
+    let deployment = host.deployments().find(&version);
+    if !dry_run && deployment.is_some_and(|deployment| !deployment.release_quarantine()) {
+        return Err(Error::new(Kind::Conflict, "a run that could not be stopped still goes on")
+            .remedy("wait for it to end, or restart the server")
+            .into());
+    }
+    Ok(Json(json!({ "released": version.name, "dry_run": dry_run })).into_response())
 }
 
 async fn annotate(

@@ -1,47 +1,46 @@
 //! Compute threads: graphs run here, on native stacks, never on a guest's small one and never on a
 //! thread that also moves bytes.
 //!
-//! A job whose caller has gone leaves the queue unrun; one that is already running is cancelled where
-//! the engine can, and its time is booked as abandoned.
+//! There are two lanes. Runs learned to be short have threads of their own at normal priority, so
+//! that they wait for nothing but each other; all others share threads of low priority. A job whose
+//! caller has gone leaves the queue unrun; one that is already running is cancelled where the engine
+//! can, and its time is booked as abandoned. A run that goes on past its deadline all the same is
+//! given up on: its thread is replaced, and its graph is quarantined.
 
-use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
+mod lane;
+mod watch;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use self::lane::{Job, Lane, Run, Spawner};
+use self::watch::{Abandoned, Watch};
 use super::backend::{Cancel, RunError};
 use super::graph::Graph;
-use crate::ledger::{ComputeStamp, EngineThread, Ledger, Share, VersionRow};
-use crate::tensor::NamedTensor;
+use crate::config::ComputeSettings;
+use crate::ledger::{ComputeStamp, Ledger, VersionRow};
+use crate::tensor::{NamedTensor, total_bytes};
 
 type Outcome = Result<Vec<NamedTensor>, RunError>;
 
-/// One run of a graph on behalf of one instance.
-struct Job {
-    graph: Arc<Graph>,
-    inputs: Vec<NamedTensor>,
-    /// Marks the job in the account of the instance that waits for it.
-    stamp: ComputeStamp,
-    /// Who pays for it.
-    version: Arc<VersionRow>,
-    cancel: Cancel,
-    answer: oneshot::Sender<Outcome>,
-}
-
-/// What waits for a compute thread.
-#[derive(Default)]
-struct Queue {
-    jobs: VecDeque<Job>,
-    closed: bool,
-}
+/// How long the end of the server waits for runs under way: engines end a cancelled run between two
+/// nodes. One that is longer is left to the end of the process.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 
 struct Shared {
-    queue: Mutex<Queue>,
-    arrived: Condvar,
-    /// Jobs that may wait; named in the refusal as `compute.queue_length`.
-    capacity: usize,
+    /// Runs learned to be short.
+    short: Arc<Lane>,
+    /// All others.
+    long: Arc<Lane>,
+    /// Up to here a run is short.
+    short_run: Duration,
+    /// Most that one run may take.
+    timeout: Duration,
+    /// What a run gets on top once it was cancelled.
+    grace: Duration,
+    watch: Watch,
 }
 
 /// The way to the compute threads; cheap to clone.
@@ -51,29 +50,31 @@ pub struct Compute(Arc<Shared>);
 /// The compute threads themselves; they end when this is dropped.
 pub struct ComputeThreads {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
 }
 
 impl ComputeThreads {
-    /// Starts `count` threads (0: one per core) behind a queue of `capacity` jobs.
+    /// Starts the threads of both lanes, and the one that watches them.
     ///
     /// # Errors
     /// When the operating system gives no thread.
-    pub fn start(count: usize, capacity: usize, ledger: &Ledger) -> std::io::Result<Self> {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let count = if count == 0 { cores } else { count };
-        let shared =
-            Arc::new(Shared { queue: Mutex::default(), arrived: Condvar::new(), capacity });
-        let mut threads = Vec::with_capacity(count);
-        for index in 0..count {
-            let name = format!("compute-{index}");
-            let mut row = ledger.engine_thread(&name);
-            let shared = Arc::clone(&shared);
-            threads.push(
-                std::thread::Builder::new().name(name).spawn(move || shared.serve(&mut row))?,
-            );
-        }
-        Ok(Self { shared, threads })
+    pub fn start(settings: &ComputeSettings, ledger: &Arc<Ledger>) -> std::io::Result<Self> {
+        let spawner = |low_priority| Spawner { ledger: Arc::clone(ledger), low_priority };
+        let lane = |name, low_priority, threads| {
+            Lane::start(name, spawner(low_priority), count(threads), settings.queue_length)
+        };
+        let shared = Arc::new(Shared {
+            short: lane("compute-short", false, settings.short_threads)?,
+            long: lane("compute", true, settings.threads)?,
+            short_run: Duration::from_micros(settings.short_run_us),
+            timeout: Duration::from_millis(settings.timeout_ms),
+            grace: Duration::from_millis(settings.grace_ms),
+            watch: Watch::new(settings.lost_threads),
+        });
+        let watching = Arc::clone(&shared);
+        std::thread::Builder::new()
+            .name("compute-watch".to_owned())
+            .spawn(move || while watching.watch.serve() {})?;
+        Ok(Self { shared })
     }
 
     /// The way to these threads.
@@ -82,13 +83,20 @@ impl ComputeThreads {
     }
 }
 
+/// Threads of a lane that is set to `threads`: 0 is one per core.
+fn count(threads: usize) -> usize {
+    match threads {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        threads => threads,
+    }
+}
+
 impl Drop for ComputeThreads {
     fn drop(&mut self) {
-        self.shared.lock().closed = true;
-        self.shared.arrived.notify_all();
-        for thread in self.threads.drain(..) {
-            // A panic was caught inside the thread already; there is nothing to add to it here.
-            let _ = thread.join();
+        self.shared.watch.close();
+        let due = Instant::now() + SHUTDOWN_GRACE;
+        for lane in [&self.shared.short, &self.shared.long] {
+            lane.close(due);
         }
     }
 }
@@ -97,21 +105,46 @@ impl Compute {
     /// Runs `graph` on `inputs` and waits for the outputs. Dropping the future cancels the run.
     ///
     /// # Errors
-    /// What the engine says; that the queue is full; that the host is stopping.
+    /// What the engine says; that the run took longer than `compute.timeout_ms`; that the queue is
+    /// full; that the graph is quarantined; that the host is stopping.
     pub async fn run(&self, graph: Arc<Graph>, inputs: Vec<NamedTensor>, payer: &Payer) -> Outcome {
+        let shared = &self.0;
+        if let Some(reason) = graph.quarantined() {
+            return Err(RunError::failed(reason.as_str()));
+        }
         let (answer, outcome) = oneshot::channel();
+        let run = Arc::new(Run::new(Arc::clone(shared.lane(&graph, &inputs))));
         let cancel = Cancel::new();
-        let guard = CancelOnDrop(Some(cancel.clone()));
+        let waiting = Waiting { shared, graph: &graph, run: &run, cancel: &cancel, over: false };
         let Payer { stamp, version } = payer.clone();
-        self.0.push(Job { graph, inputs, stamp, version, cancel, answer })?;
-        let outcome = outcome.await;
-        guard.defuse();
+        let (graph, cancel) = (Arc::clone(&graph), cancel.clone());
+        let job = Job { graph, inputs, stamp, version, cancel, run: Arc::clone(&run), answer };
+        run.lane().push(job)?;
+        let outcome = tokio::time::timeout(shared.timeout, outcome).await;
+        let Ok(outcome) = outcome else {
+            return Err(RunError::timeout(shared.timeout));
+        };
+        waiting.over();
         outcome.unwrap_or_else(|_| Err(RunError::failed("the server is stopping")))
     }
 
     /// Jobs that wait now.
     pub fn waiting(&self) -> usize {
-        self.0.lock().jobs.len()
+        self.0.short.waiting() + self.0.long.waiting()
+    }
+
+    /// Threads that were given up on, and still run what they were given up for.
+    pub fn lost_threads(&self) -> usize {
+        self.0.short.lost() + self.0.long.lost()
+    }
+}
+
+impl Shared {
+    fn lane(&self, graph: &Graph, inputs: &[NamedTensor]) -> &Arc<Lane> {
+        match graph.cost().estimate(total_bytes(inputs)) {
+            Some(estimate) if estimate <= self.short_run => &self.short,
+            _ => &self.long,
+        }
     }
 }
 
@@ -124,74 +157,39 @@ pub struct Payer {
     pub version: Arc<VersionRow>,
 }
 
-/// Cancels the run of a caller that went away.
-struct CancelOnDrop(Option<Cancel>);
+/// Somebody waits for a run. Dropped before it is over, it cancels the run and, where that has begun,
+/// has it watched until it ends.
+struct Waiting<'a> {
+    shared: &'a Shared,
+    graph: &'a Arc<Graph>,
+    run: &'a Arc<Run>,
+    cancel: &'a Cancel,
+    over: bool,
+}
 
-impl CancelOnDrop {
-    fn defuse(mut self) {
-        self.0 = None;
+impl Waiting<'_> {
+    fn over(mut self) {
+        self.over = true;
     }
 }
 
-impl Drop for CancelOnDrop {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        if let Some(cancel) = &self.0 {
-            cancel.cancel();
+        if self.over {
+            return;
         }
+        self.cancel.cancel();
+        // What has not begun never will: its thread finds that nobody waits.
+        let Some(begun) = self.run.begun() else { return };
+        self.shared.watch.add(Abandoned {
+            run: Arc::clone(self.run),
+            graph: Arc::clone(self.graph),
+            // A caller that left early must not get a slow graph into quarantine: every run has its
+            // whole time, and only then the engine's time to notice that it was cancelled.
+            due: begun + self.shared.timeout + self.shared.grace,
+        });
     }
 }
 
-impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
-        // The queue is a list of jobs and stays one whatever a panicking holder was doing.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn push(&self, job: Job) -> Result<(), RunError> {
-        let mut queue = self.lock();
-        if queue.closed {
-            return Err(RunError::failed("the server is stopping"));
-        }
-        if queue.jobs.len() >= self.capacity {
-            return Err(RunError::failed(format!(
-                "{} jobs wait for a compute thread already (compute.queue_length)",
-                self.capacity
-            )));
-        }
-        queue.jobs.push_back(job);
-        drop(queue);
-        self.arrived.notify_one();
-        Ok(())
-    }
-
-    fn pop(&self) -> Option<Job> {
-        let queue = self
-            .arrived
-            .wait_while(self.lock(), |queue| queue.jobs.is_empty() && !queue.closed)
-            .unwrap_or_else(PoisonError::into_inner);
-        let mut queue = queue;
-        queue.jobs.pop_front()
-    }
-
-    fn serve(&self, row: &mut EngineThread) {
-        while let Some(job) = self.pop() {
-            if !job.answer.is_closed() {
-                run_job(job, row);
-            }
-        }
-    }
-}
-
-fn run_job(job: Job, row: &mut EngineThread) {
-    let Job { graph, inputs, stamp, version, cancel, answer } = job;
-    let work = row.begin();
-    let run = stamp.start();
-    let outcome = catch_unwind(AssertUnwindSafe(|| graph.run(&inputs, &cancel)))
-        .unwrap_or_else(|_| Err(RunError::failed("the compute backend panicked")));
-    // Both accounts are closed before the answer goes out, so that whoever has it finds them settled.
-    drop(run);
-    let abandoned = answer.is_closed();
-    work.finish(&[Share { version: &version, rows: 1, abandoned }], 1);
-    // A caller that left in this very moment is not there to be told.
-    let _ = answer.send(outcome);
-}
+#[cfg(test)]
+mod tests;

@@ -4,14 +4,17 @@
 //! it; when the last holder lets go its memory returns to the system.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 
 use super::backend::{
     BackendKind, Backends, Cancel, LoadError, LoadOptions, LoadedGraph, RunError,
 };
 use super::onnx::{Onnx, OnnxError};
+use crate::cost::Cost;
 use crate::digest::Digest;
 use crate::ledger::{Ledger, ObjectAccount, ObjectKind};
 use crate::names::AssetName;
@@ -33,6 +36,12 @@ pub struct Graph {
     loaded: Box<dyn LoadedGraph>,
     account: ObjectAccount,
     bytes: u64,
+    /// What its runs are learned to cost.
+    cost: Cost,
+    /// Why it is not run any more, if it is not.
+    quarantine: ArcSwapOption<String>,
+    /// Runs of it that hold a thread which was given up on.
+    stuck: AtomicU32,
 }
 
 impl Graph {
@@ -55,6 +64,66 @@ impl Graph {
     /// Its row among the objects of the ledger, which leases of instances hold.
     pub fn account(&self) -> &ObjectAccount {
         &self.account
+    }
+
+    /// A graph that an engine of a test runs.
+    #[cfg(test)]
+    pub(super) fn of_engine(loaded: Box<dyn LoadedGraph>, ledger: &Ledger) -> Self {
+        let account = ledger.object(ObjectKind::Graph, 0, &[]);
+        Self::new(Signature::default(), BackendKind::Rten, loaded, account, 0)
+    }
+
+    fn new(
+        signature: Signature,
+        backend: BackendKind,
+        loaded: Box<dyn LoadedGraph>,
+        account: ObjectAccount,
+        bytes: u64,
+    ) -> Self {
+        Self {
+            signature,
+            backend,
+            loaded,
+            account,
+            bytes,
+            cost: Cost::default(),
+            quarantine: ArcSwapOption::empty(),
+            stuck: AtomicU32::new(0),
+        }
+    }
+
+    /// What its runs are learned to cost.
+    pub fn cost(&self) -> &Cost {
+        &self.cost
+    }
+
+    /// Why it is not run any more; none while it is.
+    pub fn quarantined(&self) -> Option<Arc<String>> {
+        self.quarantine.load_full()
+    }
+
+    /// Runs it no more, until [`release`](Self::release).
+    pub fn quarantine(&self, reason: String) {
+        self.quarantine.store(Some(Arc::new(reason)));
+    }
+
+    /// Ends its quarantine; `false` while runs of it still hold lost threads, which more would join.
+    pub fn release(&self) -> bool {
+        let free = self.stuck.load(Ordering::SeqCst) == 0;
+        if free {
+            self.quarantine.store(None);
+        }
+        free
+    }
+
+    /// A run of it holds a thread that is given up on.
+    pub(super) fn stuck_run_began(&self) {
+        self.stuck.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Such a run has ended after all.
+    pub(super) fn stuck_run_ended(&self) {
+        self.stuck.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// Runs it once on made-up inputs, on the calling thread. Evidence that the engine can run it, not
@@ -126,6 +195,8 @@ pub struct GraphStore {
     options: LoadOptions,
     /// Most bytes of one graph; `compute.graph_bytes`.
     limit: u64,
+    /// Most bytes of all loaded graphs; `compute.resident_graph_bytes`.
+    resident_limit: u64,
     ledger: Arc<Ledger>,
     /// One slot a graph. The inner lock is held while it loads, so that two versions that want it at
     /// once load it once.
@@ -134,8 +205,19 @@ pub struct GraphStore {
 
 impl GraphStore {
     /// A store that loads into `backends`.
-    pub fn new(backends: Backends, options: LoadOptions, limit: u64, ledger: Arc<Ledger>) -> Self {
-        Self { backends, options, limit, ledger, slots: Mutex::default() }
+    pub fn new(
+        backends: Backends,
+        options: LoadOptions,
+        limit: u64,
+        resident_limit: u64,
+        ledger: Arc<Ledger>,
+    ) -> Self {
+        Self { backends, options, limit, resident_limit, ledger, slots: Mutex::default() }
+    }
+
+    /// Most bytes that all loaded graphs may take together.
+    pub fn resident_limit(&self) -> u64 {
+        self.resident_limit
     }
 
     /// The engines there are.
@@ -230,7 +312,7 @@ impl GraphStore {
         let grown = crate::engine::memory::resident_bytes().saturating_sub(before);
         let bytes = file_bytes.max(grown);
         let account = self.ledger.object(ObjectKind::Graph, bytes, &[]);
-        Ok(Graph { signature, backend, loaded, account, bytes })
+        Ok(Graph::new(signature, backend, loaded, account, bytes))
     }
 
     /// Forgets graphs that nobody holds any more and gives freed memory back to the system. Called
@@ -241,6 +323,14 @@ impl GraphStore {
             slot.try_lock().map_or(true, |weak| weak.strong_count() > 0)
         });
         crate::engine::memory::return_free_memory();
+    }
+
+    /// Whether the blob of this digest is loaded, as a graph or as the external data of one.
+    pub fn holds(&self, blob: &Digest) -> bool {
+        let slots = self.lock();
+        let mut keys =
+            slots.iter().filter(|(key, _)| key.model == *blob || key.external.contains(blob));
+        keys.any(|(_, slot)| slot.try_lock().is_ok_and(|graph| graph.strong_count() > 0))
     }
 
     /// The graphs that are loaded: how many and how many bytes.

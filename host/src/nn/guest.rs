@@ -13,7 +13,7 @@ use super::backend::{RunErrorKind, check_inputs};
 use super::graph::Graph;
 use crate::engine::contract::types;
 use crate::engine::state::{GuestState, LogLevel};
-use crate::tensor::{Datatype, NamedTensor, Tensor};
+use crate::tensor::{Datatype, NamedTensor, Tensor, total_bytes};
 
 /// A guest's handle to a graph.
 pub struct GuestGraph(Arc<Graph>);
@@ -92,13 +92,16 @@ impl GuestState {
             Err(error) => {
                 let code = match error.kind() {
                     RunErrorKind::InvalidInput => Code::InvalidArgument,
-                    RunErrorKind::Cancelled => Code::Timeout,
+                    // Of the standard's codes the one that says "later".
+                    RunErrorKind::Cancelled | RunErrorKind::Timeout | RunErrorKind::Busy => {
+                        Code::Timeout
+                    }
                     RunErrorKind::Failed => Code::RuntimeError,
                 };
                 return self.refuse(code, error.to_string());
             }
         };
-        let bytes = outputs.iter().map(|(_, tensor)| tensor.data().len() as u64).sum();
+        let bytes = total_bytes(&outputs);
         if !self.has_room_for(bytes) {
             return self.refuse(
                 Code::TooLarge,

@@ -11,6 +11,7 @@ mod tests;
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -192,6 +193,10 @@ enum RunProblem {
     InvalidInput { tensor: String, wanted: String, given: String },
     #[error("the run was cancelled")]
     Cancelled,
+    #[error("the graph gave no result within {} ms, its queue included (compute.timeout_ms)", .0.as_millis())]
+    Timeout(Duration),
+    #[error("{0} jobs wait for a compute thread already (compute.queue_length)")]
+    Busy(usize),
     #[error("{0}")]
     Failed(String),
 }
@@ -203,6 +208,10 @@ pub enum RunErrorKind {
     InvalidInput,
     /// The caller went away, or its deadline passed.
     Cancelled,
+    /// The run took longer than one may.
+    Timeout,
+    /// Too many runs wait already.
+    Busy,
     /// The engine could not compute.
     Failed,
 }
@@ -223,6 +232,16 @@ impl RunError {
         Self(RunProblem::Cancelled)
     }
 
+    /// A run that took longer than `limit`.
+    pub fn timeout(limit: Duration) -> Self {
+        Self(RunProblem::Timeout(limit))
+    }
+
+    /// A run that found `waiting` others in the queue, and no place.
+    pub fn busy(waiting: usize) -> Self {
+        Self(RunProblem::Busy(waiting))
+    }
+
     /// Anything else.
     pub fn failed(problem: impl Into<String>) -> Self {
         Self(RunProblem::Failed(problem.into()))
@@ -233,6 +252,8 @@ impl RunError {
         match &self.0 {
             RunProblem::InvalidInput { .. } => RunErrorKind::InvalidInput,
             RunProblem::Cancelled => RunErrorKind::Cancelled,
+            RunProblem::Timeout(_) => RunErrorKind::Timeout,
+            RunProblem::Busy(_) => RunErrorKind::Busy,
             RunProblem::Failed(_) => RunErrorKind::Failed,
         }
     }

@@ -1,0 +1,183 @@
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Condvar, Mutex};
+
+use super::*;
+use crate::digest::Digest;
+use crate::ledger::Clock;
+use crate::nn::backend::{LoadedGraph, RunErrorKind};
+
+/// A graph whose runs end when they are told to, and no sooner: no engine could be more stubborn.
+#[derive(Default)]
+struct Stubborn {
+    may_end: Mutex<bool>,
+    changed: Condvar,
+    begun: Option<SyncSender<()>>,
+}
+
+impl Stubborn {
+    fn end(&self) {
+        *self.may_end.lock().unwrap() = true;
+        self.changed.notify_all();
+    }
+}
+
+impl LoadedGraph for Arc<Stubborn> {
+    fn run(&self, _: &[NamedTensor], _: &Cancel) -> Outcome {
+        if let Some(begun) = &self.begun {
+            begun.send(()).unwrap();
+        }
+        let may_end = self.may_end.lock().unwrap();
+        drop(self.changed.wait_while(may_end, |may_end| !*may_end).unwrap());
+        Ok(Vec::new())
+    }
+
+    fn bytes(&self) -> u64 {
+        0
+    }
+}
+
+struct Bench {
+    ledger: Arc<Ledger>,
+    threads: ComputeThreads,
+    payer: Payer,
+    /// Keeps the row that `payer` marks open.
+    _instance: crate::ledger::InstanceAccount,
+}
+
+fn bench(change: impl FnOnce(&mut ComputeSettings)) -> Bench {
+    let mut settings = ComputeSettings {
+        threads: 1,
+        short_threads: 1,
+        queue_length: 4,
+        timeout_ms: 60_000,
+        grace_ms: 1,
+        ..ComputeSettings::default()
+    };
+    change(&mut settings);
+    let ledger = Arc::new(Ledger::new(Clock::monotonic()));
+    let version =
+        ledger.version(&"m".parse().unwrap(), &"1".parse().unwrap(), Digest::of(b"version"));
+    let instance = ledger.instance(&version);
+    let payer = Payer { stamp: instance.compute_stamp(), version };
+    let threads = ComputeThreads::start(&settings, &ledger).unwrap();
+    Bench { ledger, threads, payer, _instance: instance }
+}
+
+impl Bench {
+    fn graph(&self, stubborn: &Arc<Stubborn>) -> Arc<Graph> {
+        Arc::new(Graph::of_engine(Box::new(Arc::clone(stubborn)), &self.ledger))
+    }
+
+    /// A graph whose runs wait for a word, and the receiver that hears of their beginning.
+    fn stubborn(&self) -> (Arc<Stubborn>, Arc<Graph>, Receiver<()>) {
+        let (begun, begins) = sync_channel(16);
+        let stubborn = Arc::new(Stubborn { begun: Some(begun), ..Stubborn::default() });
+        let graph = self.graph(&stubborn);
+        (stubborn, graph, begins)
+    }
+
+    /// A graph that answers at once.
+    fn quick(&self) -> Arc<Graph> {
+        let quick = Arc::new(Stubborn::default());
+        quick.end();
+        self.graph(&quick)
+    }
+
+    async fn run(&self, graph: &Arc<Graph>) -> Outcome {
+        self.threads.handle().run(Arc::clone(graph), Vec::new(), &self.payer).await
+    }
+}
+
+/// Waits for something that other threads bring about; the test's own time limit is the bound.
+async fn until(mut holds: impl FnMut() -> bool) {
+    while !holds() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_short_run_does_not_wait_behind_a_long_one() {
+    let bench = bench(|_| {});
+    let (stubborn, long, begins) = bench.stubborn();
+    let quick = bench.quick();
+    // The first run of a graph is among the long ones; from then on it is known.
+    bench.run(&quick).await.unwrap();
+    let mut running = std::pin::pin!(bench.run(&long));
+    until(|| begins.try_recv().is_ok() || ended(&mut running)).await;
+    bench.run(&quick).await.unwrap();
+    // A graph that nobody knows waits with the long ones.
+    let unknown = bench.quick();
+    let mut waiting = std::pin::pin!(bench.run(&unknown));
+    assert!(!ended(&mut waiting));
+    assert_eq!(bench.threads.handle().waiting(), 1);
+    stubborn.end();
+    running.await.unwrap();
+    waiting.await.unwrap();
+}
+
+/// Polls once; whether it has ended.
+fn ended<T>(future: &mut std::pin::Pin<&mut impl Future<Output = T>>) -> bool {
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    future.as_mut().poll(&mut cx).is_ready()
+}
+
+#[tokio::test]
+async fn a_run_that_cannot_be_stopped_loses_its_thread_and_its_graph_is_quarantined() {
+    let bench = bench(|settings| settings.timeout_ms = 20);
+    let (stubborn, graph, _begins) = bench.stubborn();
+    let error = bench.run(&graph).await.unwrap_err();
+    assert_eq!(error.kind(), RunErrorKind::Timeout);
+    assert!(error.to_string().contains("compute.timeout_ms"), "{error}");
+    until(|| graph.quarantined().is_some()).await;
+    let compute = bench.threads.handle();
+    assert_eq!(compute.lost_threads(), 1);
+    // The thread was replaced: another graph runs, and this one is not tried again.
+    bench.run(&bench.quick()).await.unwrap();
+    let refused = bench.run(&graph).await.unwrap_err().to_string();
+    assert!(refused.contains("quarantined"), "{refused}");
+    assert!(!graph.release(), "a run of it is still stuck");
+    stubborn.end();
+    until(|| compute.lost_threads() == 0).await;
+    assert!(graph.release());
+    bench.run(&graph).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_early_brings_no_graph_into_quarantine() {
+    let bench = bench(|settings| settings.grace_ms = 1);
+    let (stubborn, graph, begins) = bench.stubborn();
+    {
+        let mut running = std::pin::pin!(bench.run(&graph));
+        until(|| begins.try_recv().is_ok() || ended(&mut running)).await;
+    }
+    stubborn.end();
+    bench.run(&bench.quick()).await.unwrap();
+    assert_eq!((graph.quarantined(), bench.threads.handle().lost_threads()), (None, 0));
+}
+
+#[tokio::test]
+async fn threads_that_may_not_be_lost_are_not_replaced() {
+    let bench = bench(|settings| (settings.timeout_ms, settings.lost_threads) = (20, 0));
+    let (stubborn, graph, _begins) = bench.stubborn();
+    assert!(bench.run(&graph).await.is_err());
+    until(|| graph.quarantined().is_some()).await;
+    assert_eq!(bench.threads.handle().lost_threads(), 0);
+    stubborn.end();
+    bench.run(&bench.quick()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_by_the_name_of_its_limit() {
+    let bench = bench(|settings| settings.queue_length = 1);
+    let (stubborn, graph, begins) = bench.stubborn();
+    let mut running = std::pin::pin!(bench.run(&graph));
+    until(|| begins.try_recv().is_ok() || ended(&mut running)).await;
+    let mut waiting = std::pin::pin!(bench.run(&graph));
+    assert!(!ended(&mut waiting));
+    let refused = bench.run(&graph).await.unwrap_err();
+    assert_eq!(refused.kind(), RunErrorKind::Busy);
+    assert!(refused.to_string().contains("compute.queue_length"), "{refused}");
+    stubborn.end();
+    running.await.unwrap();
+    waiting.await.unwrap();
+}
