@@ -103,7 +103,7 @@ impl Starter {
         let guest = tokio::time::timeout(limit, self.instantiate(&mut store))
             .await
             .map_err(|_| StartError::Timeout(self.settings.start_timeout_ms))?
-            .map_err(|error| self.failed(&error))?;
+            .map_err(|error| self.failed(&store, &error))?;
         account.set_memory_bytes(store.data().limiter.memory_bytes());
         Ok(Instance { store, guest, account, uses: 0 })
     }
@@ -127,11 +127,16 @@ impl Starter {
         })
     }
 
-    fn failed(&self, error: &wasmtime::Error) -> StartError {
+    fn failed(&self, store: &Store<GuestState>, error: &wasmtime::Error) -> StartError {
         if error.is::<wasmtime::PoolConcurrencyLimitError>() {
             return StartError::HostFull(self.engine.instances());
         }
-        StartError::Failed(format!("{error:#}"))
+        if let Some(refusal) = store.data().limiter.refused() {
+            return StartError::Failed(refusal.to_string());
+        }
+        // The root cause is one line; the backtrace of the guest goes to the operator.
+        tracing::debug!(error = format!("{error:?}"), "an instance did not start");
+        StartError::Failed(error.root_cause().to_string())
     }
 }
 

@@ -77,6 +77,21 @@ impl MemoryLimiter {
     }
 }
 
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Memory(wanted, limit) => write!(
+                f,
+                "it asked for {wanted} bytes of memory, over the limit of {limit} (guest.memory_bytes)"
+            ),
+            Self::Table(wanted, limit) => write!(
+                f,
+                "it asked for {wanted} table elements, over the limit of {limit} (guest.table_elements)"
+            ),
+        }
+    }
+}
+
 impl ResourceLimiter for MemoryLimiter {
     fn memory_growing(
         &mut self,
