@@ -2,12 +2,18 @@
 
 mod value;
 
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use modelet_host::digest::Digest;
-use modelet_host::names::{AliasName, ModelName, VersionName};
+use modelet_host::names::{AliasName, ModelName, NameError, VersionName};
+use modelet_host::nn::backend::BackendKind;
+use modelet_host::nn::gate::Task;
+use modelet_host::version::BackendChoice;
+use modelet_host::worker::WorkerLimits;
 
 pub(crate) use self::value::{AssetFile, ModelTarget, Pair, VersionRef, WeightedVersion};
 use crate::failure::Failure;
@@ -70,7 +76,9 @@ pub(crate) enum Command {
     Config(ConfigArgs),
     Inspect(InspectArgs),
     #[command(hide = true)]
-    CompileWorker(WorkerArgs),
+    CompileWorker(CompileWorkerArgs),
+    #[command(hide = true)]
+    GraphWorker(GraphWorkerArgs),
 }
 
 /// Run a server
@@ -204,6 +212,16 @@ pub(crate) enum Backend {
     Onnxruntime,
     /// rten, which is always there
     Rten,
+}
+
+impl From<Backend> for BackendChoice {
+    fn from(backend: Backend) -> Self {
+        match backend {
+            Backend::Auto => Self::Auto,
+            Backend::Onnxruntime => Self::Onnxruntime,
+            Backend::Rten => Self::Rten,
+        }
+    }
 }
 
 /// What may be said of a version, when it is published and later.
@@ -446,29 +464,105 @@ pub(crate) struct HealthArgs {}
 #[command(after_help = "Example:\n  modelet config")]
 pub(crate) struct ConfigArgs {}
 
-/// Look into a component or an ONNX graph, without a server
+/// Put a component or an ONNX graph through the checks of a publication, without a server
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  modelet inspect model.wasm\n  modelet inspect model.onnx --json"
+    after_help = "Examples:\n  modelet inspect model.wasm\n  modelet inspect model.onnx --json\n  \
+    modelet inspect model.onnx --backend rten\n\n\
+    A file named .onnx is taken for a graph, with the files beside it that it names; any other for a\n\
+    component. Components are compiled, and graphs loaded and run once on made-up inputs, in a process\n\
+    with the limits of the settings. What would not be published is exit code 5."
 )]
 pub(crate) struct InspectArgs {
     /// The file to look into
     pub(crate) file: PathBuf,
+    /// The engine for a graph
+    #[arg(long, value_enum, default_value_t = Backend::Auto)]
+    pub(crate) backend: Backend,
+    /// A TOML file of settings, as for 'modelet serve': its limits are kept
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// What a worker limits itself to; the server says it.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct LimitArgs {
+    /// The most address space the process may take
+    #[arg(long, value_name = "BYTES")]
+    memory_bytes: u64,
+    /// The most processor time the process may take
+    #[arg(long, value_name = "SECONDS")]
+    cpu_s: u64,
+    /// The longest file the process may write
+    #[arg(long, value_name = "BYTES")]
+    file_bytes: u64,
+}
+
+impl LimitArgs {
+    /// The limits; the wall clock is for whoever started the worker.
+    pub(crate) fn limits(self) -> WorkerLimits {
+        let Self { memory_bytes, cpu_s, file_bytes } = self;
+        WorkerLimits { memory_bytes, cpu_s, file_bytes, timeout_s: 0 }
+    }
 }
 
 /// Compile a component in a process of its own; the server starts it
 #[derive(Debug, Args)]
-pub(crate) struct WorkerArgs {
+pub(crate) struct CompileWorkerArgs {
     /// The component to compile
     pub(crate) source: PathBuf,
     /// Where the compiled code goes
     pub(crate) output: PathBuf,
-    /// The most address space the process may take
-    #[arg(long, value_name = "BYTES")]
-    pub(crate) memory_bytes: u64,
-    /// The most processor time the process may take
-    #[arg(long, value_name = "SECONDS")]
-    pub(crate) cpu_s: u64,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+}
+
+/// Load a graph and run it once in a process of its own; the server starts it
+#[derive(Debug, Args)]
+pub(crate) struct GraphWorkerArgs {
+    /// The ONNX model
+    model: PathBuf,
+    /// External data under the location that the model gives; repeatable
+    #[arg(long, num_args = 2, value_names = ["LOCATION", "FILE"], allow_hyphen_values = true)]
+    external: Vec<OsString>,
+    /// The engine
+    #[arg(long, value_enum)]
+    backend: Backend,
+    /// The engine's library
+    #[arg(long, value_name = "FILE")]
+    library: Option<PathBuf>,
+    /// Threads of one run
+    #[arg(long, value_name = "N")]
+    threads: NonZeroUsize,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+}
+
+impl GraphWorkerArgs {
+    /// What the worker is to do.
+    ///
+    /// # Errors
+    /// When a location is no asset's name.
+    pub(crate) fn task(self) -> Result<Task, Failure> {
+        let mut external = Vec::new();
+        for pair in self.external.chunks(2) {
+            let [location, path] = pair else { continue };
+            let location = location.to_str().unwrap_or_default().parse();
+            let location =
+                location.map_err(|error: NameError| Failure::usage(error.to_string()))?;
+            external.push((location, PathBuf::from(path)));
+        }
+        Ok(Task {
+            model: self.model,
+            external,
+            backend: match self.backend {
+                Backend::Onnxruntime => BackendKind::Onnxruntime,
+                Backend::Rten | Backend::Auto => BackendKind::Rten,
+            },
+            library: self.library,
+            threads: self.threads,
+        })
+    }
 }
 
 #[cfg(test)]

@@ -49,9 +49,7 @@ impl Exit {
             Self::Conflict => {
                 (4, "conflict", "conflict: something else is there, or it changed meanwhile")
             }
-            Self::Refused => {
-                (5, "bad_request", "refused by the server as invalid, too large or not allowed")
-            }
+            Self::Refused => (5, "bad_request", "refused as invalid, too large or not allowed"),
             Self::Unreachable => (6, "unreachable", "no server answers at the address"),
             Self::Unavailable => {
                 (7, "unavailable", "overloaded, unavailable or too late; may succeed later")

@@ -1,90 +1,142 @@
-//! The command `modelet inspect`: what the gates say of a file, without a server.
+//! The command `modelet inspect`: a file through the checks of a publication, without a server.
 
-use bytes::Bytes;
+use std::path::PathBuf;
+
 use modelet_host::config::Config;
-use modelet_host::engine::gate::{self, ComponentFacts};
-use modelet_host::nn::onnx::Onnx;
-use modelet_host::version::Signature;
-use serde_json::json;
+use modelet_host::engine::gate::ComponentFacts;
+use modelet_host::inspect::{self, ComponentReport, GraphReport, InspectError, Outcome, Step};
+use modelet_host::version::{Signature, TensorSpec};
+use serde_json::{Value, json};
 
 use crate::args::InspectArgs;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::out::Out;
+use crate::table;
 
-/// What a file turned out to be.
+/// What a file turned out to be, and what the checks say of it.
 enum Found {
-    Component(ComponentFacts),
-    Graph { signature: Signature, operators: Vec<String>, external: Vec<String> },
+    Component(Box<ComponentReport>),
+    Graph(Box<GraphReport>),
+}
+
+impl Found {
+    fn steps(&self) -> &[Step] {
+        match self {
+            Self::Component(report) => &report.steps,
+            Self::Graph(report) => &report.steps,
+        }
+    }
 }
 
 pub(crate) fn run(args: &InspectArgs, out: &Out) -> Result<Exit, Failure> {
     let file = args.file.display().to_string();
-    let bytes = std::fs::read(&args.file).map_err(|error| {
-        Failure::new(Exit::Failed, format!("the file cannot be read: {error}")).at(file.clone())
+    let config = Config::load(args.config.as_deref())
+        .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    let worker = crate::paths::this_program()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Failed, format!("no runtime: {error}")))?;
+    let found = runtime.block_on(look(args, config, worker)).map_err(|error| {
+        let exit = match &error {
+            InspectError::Read(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Exit::NotFound
+            }
+            _ => Exit::Failed,
+        };
+        Failure::new(exit, error.to_string()).at(file.clone())
     })?;
-    let found = examine(bytes, &file)?;
-    out.answer(&document(&file, &found), || text(&file, &found))?;
-    Ok(Exit::Ok)
-}
-
-/// A file named `.onnx` is read as a graph, any other as a component.
-fn examine(bytes: Vec<u8>, file: &str) -> Result<Found, Failure> {
-    let refused = |message: String| Failure::new(Exit::Refused, message).at(file);
-    if !file.ends_with(".onnx") {
-        let limit = Config::default().limits.component_bytes;
-        let facts = gate::examine(&bytes, limit).map_err(|error| refused(error.to_string()))?;
-        return Ok(Found::Component(facts));
-    }
-    let graph = Onnx::parse(Bytes::from(bytes)).map_err(|error| refused(error.to_string()))?;
-    let signature = graph.signature().map_err(|error| refused(error.to_string()))?;
-    let external = graph.external_files().map_err(|error| refused(error.to_string()))?;
-    Ok(Found::Graph {
-        signature,
-        operators: graph.operators().iter().map(ToString::to_string).collect(),
-        external: external.iter().map(ToString::to_string).collect(),
+    out.answer(&document(&file, &found), || table::plain(&text(&file, &found)))?;
+    Ok(match inspect::refusal(found.steps()) {
+        Some(_) => Exit::Refused,
+        None => Exit::Ok,
     })
 }
 
-fn document(file: &str, found: &Found) -> serde_json::Value {
-    match found {
-        Found::Component(facts) => json!({ "file": file, "kind": "component", "component": facts }),
-        Found::Graph { signature, operators, external } => json!({
-            "file": file, "kind": "graph", "signature": signature,
-            "operators": operators, "external_files": external,
-        }),
+/// A file named `.onnx` is read as a graph, any other as a component.
+async fn look(args: &InspectArgs, config: Config, worker: PathBuf) -> Result<Found, InspectError> {
+    if args.file.extension().is_some_and(|extension| extension == "onnx") {
+        let report = inspect::graph(&args.file, args.backend.into(), &config, worker).await?;
+        return Ok(Found::Graph(Box::new(report)));
     }
+    Ok(Found::Component(Box::new(inspect::component(&args.file, config, worker).await?)))
+}
+
+fn document(file: &str, found: &Found) -> Value {
+    let mut document = match found {
+        Found::Component(report) => json!({
+            "kind": "component", "component": report.facts, "signature": report.signature,
+        }),
+        Found::Graph(report) => json!({
+            "kind": "graph", "signature": report.signature, "operators": report.operators,
+            "external_files": report.external, "engine": report.engine, "trial": report.trial,
+        }),
+    };
+    let refusal = inspect::refusal(found.steps());
+    if let Some(fields) = document.as_object_mut() {
+        fields.insert("file".to_owned(), file.into());
+        fields.insert("checks".to_owned(), json!(found.steps()));
+        fields.insert("publishable".to_owned(), refusal.is_none().into());
+        if let Some(refusal) = refusal {
+            fields.insert("error".to_owned(), refusal.detail.clone().into());
+        }
+    }
+    document
 }
 
 fn text(file: &str, found: &Found) -> String {
-    match found {
-        Found::Component(facts) => format!(
-            "{file}: a component for the world {}, {} bytes, {} core modules\nimports\n  {}\nexports\n  {}",
-            match facts.world {
-                gate::World::Model => "model",
-                gate::World::ModelOwn => "model-own",
-            },
-            facts.bytes,
-            facts.core_modules,
-            facts.imports.join("\n  "),
-            facts.exports.join("\n  "),
-        ),
-        Found::Graph { signature, operators, external } => {
-            let side = |specs: &[modelet_host::version::TensorSpec]| {
-                specs
-                    .iter()
-                    .map(|spec| format!("{} {}", spec.name, spec.describe()))
-                    .collect::<Vec<_>>()
-                    .join("\n  ")
-            };
-            format!(
-                "{file}: an ONNX graph{}\ninputs\n  {}\noutputs\n  {}\noperators\n  {}\nexternal files\n  {}",
-                if signature.batch { ", axis 0 is a batch" } else { "" },
-                side(&signature.inputs),
-                side(&signature.outputs),
-                operators.join(", "),
-                if external.is_empty() { "none".to_owned() } else { external.join(", ") },
-            )
-        }
+    let about = match found {
+        Found::Component(report) => component_text(file, report),
+        Found::Graph(report) => graph_text(file, report),
+    };
+    let rows = found.steps().iter().map(|step| {
+        let outcome = match step.outcome {
+            Outcome::Ok => "ok",
+            Outcome::Refused => "refused",
+            Outcome::NotChecked => "-",
+        };
+        [step.check.as_str().to_owned(), outcome.to_owned(), step.detail.clone()]
+    });
+    format!("{about}\n\n{}", table::table(["check", "result", "detail"], rows))
+}
+
+fn component_text(file: &str, report: &ComponentReport) -> String {
+    let Some(ComponentFacts { bytes, world, imports, exports, .. }) = &report.facts else {
+        return format!("{file}: not a component that could be published");
+    };
+    let mut text = format!(
+        "{file}: a component for the world {}, {bytes} bytes\nimports\n  {}\nexports\n  {}",
+        world.name(),
+        imports.join("\n  "),
+        exports.join("\n  "),
+    );
+    if let Some(signature) = &report.signature {
+        text.push_str(&signature_text(signature));
     }
+    text
+}
+
+fn graph_text(file: &str, report: &GraphReport) -> String {
+    let Some(signature) = &report.signature else {
+        return format!("{file}: not an ONNX graph that could be published");
+    };
+    let GraphReport { operators, external, engine, .. } = report;
+    format!(
+        "{file}: an ONNX graph{}{}\noperators\n  {}\nexternal files\n  {}\nengine\n  {}",
+        if signature.batch { ", axis 0 is a batch" } else { "" },
+        signature_text(signature),
+        operators.join(", "),
+        if external.is_empty() { "none".to_owned() } else { external.join(", ") },
+        engine.as_deref().unwrap_or("none was tried"),
+    )
+}
+
+fn signature_text(signature: &Signature) -> String {
+    let side = |specs: &[TensorSpec]| {
+        let lines = specs.iter().map(|spec| format!("{} {}", spec.name, spec.describe()));
+        lines.collect::<Vec<_>>().join("\n  ")
+    };
+    format!("\ninputs\n  {}\noutputs\n  {}", side(&signature.inputs), side(&signature.outputs))
 }

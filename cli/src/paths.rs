@@ -1,9 +1,20 @@
-//! Where this user's data is kept, by the XDG base directory specification.
+//! Where this program is, and where this user's data is kept, by the XDG base directory specification.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::exit::Exit;
 use crate::failure::Failure;
+
+/// The file of the running program, whose hidden commands are the workers.
+///
+/// # Errors
+/// When the system does not say.
+pub(crate) fn this_program() -> Result<PathBuf, Failure> {
+    std::env::current_exe().map_err(|error| {
+        Failure::new(Exit::Failed, format!("this program cannot find itself: {error}"))
+    })
+}
 
 /// `$XDG_DATA_HOME/modelet`, or `~/.local/share/modelet` where that is not set.
 ///

@@ -25,9 +25,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<Exit, Failure> {
     let options = Options {
         config,
         data_dir: DataDir::new(args.data_dir()?),
-        worker: std::env::current_exe().map_err(|error| {
-            Failure::new(Exit::Failed, format!("this program cannot find itself: {error}"))
-        })?,
+        worker: crate::paths::this_program()?,
     };
     let host = Host::start(options)
         .map_err(|error| Failure::new(Exit::Failed, error.to_string()).at("--data-dir"))?;

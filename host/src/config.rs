@@ -163,6 +163,19 @@ settings! {
         /// Seconds on the wall clock of a compile worker.
         timeout_s: u64 = 600;
     }
+    /// The check of graphs before they are loaded, and what is remembered of all checks.
+    gate: RawGate -> GateSettings {
+        /// Bytes of address space of a graph worker, beside what its graph takes: the engine's library, stacks, and what a run on made-up inputs needs.
+        memory_bytes: u64 = 2 << 30;
+        /// Times a graph's bytes that a graph worker may take beside that; reading, parsing, inlining, optimising and packing it keep up to six copies at once.
+        memory_per_graph_byte: u64 = 6;
+        /// Seconds of processor time of a graph worker; loading 2 GiB and running it once takes less, an endless graph takes all.
+        cpu_s: u64 = 60;
+        /// Seconds on the wall clock of a graph worker, which gives way to serving.
+        timeout_s: u64 = 180;
+        /// Verdicts remembered, some hundred bytes each; past it the oldest are forgotten and their checks done again.
+        verdicts: u32 = 100_000;
+    }
     /// The pool all instances live in.
     engine: RawEngine -> EngineSettings {
         /// Live instances on the host, idle ones included; below what the usual limit of 65,530 memory mappings allows.
@@ -271,6 +284,14 @@ impl Config {
         require(self.compute.threads <= 1024, "compute.threads must not exceed 1024");
         require(self.compute.short_threads <= 1024, "compute.short_threads must not exceed 1024");
         require(self.compute.timeout_ms > 0, "compute.timeout_ms must be at least 1");
+        require(
+            self.gate.cpu_s > 0 && self.gate.timeout_s > 0,
+            "gate.cpu_s and gate.timeout_s must be at least 1, or no graph could ever be loaded",
+        );
+        require(
+            self.compile.cpu_s > 0 && self.compile.timeout_s > 0,
+            "compile.cpu_s and compile.timeout_s must be at least 1, or nothing could ever be compiled",
+        );
         if wrong.is_empty() { Ok(self) } else { Err(ConfigError::Invalid(wrong)) }
     }
 }
@@ -293,6 +314,11 @@ impl DataDir {
     /// Compiled components, made again whenever they are missing.
     pub fn compiled(&self) -> PathBuf {
         self.0.join("compiled")
+    }
+
+    /// What gates found out, found out again whenever it is missing.
+    pub fn verdicts(&self) -> PathBuf {
+        self.0.join("verdicts")
     }
 
     /// Checkpoints of the ledger.

@@ -25,10 +25,13 @@ use crate::metrics::Metrics;
 use crate::names::ModelName;
 use crate::nn::backend::{BackendKind, Backends, LoadOptions, Search};
 use crate::nn::compute::{Compute, ComputeThreads};
+use crate::nn::gate::{GraphGate, GraphTrials};
 use crate::nn::graph::GraphStore;
 use crate::registry::{
     FileRegistry, OpenError, OpenReport, RealDisk, Registry as _, Snapshot, SystemClock, Version,
 };
+use crate::verdicts::Verdicts;
+use crate::worker::Worker;
 
 /// Why a host cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +75,7 @@ pub struct Options {
     pub config: Config,
     /// Where everything is kept.
     pub data_dir: DataDir,
-    /// The program with the `compile-worker` command.
+    /// The program with the hidden commands of workers.
     pub worker: PathBuf,
 }
 
@@ -87,6 +90,7 @@ pub struct Host {
     background: Background,
     ledger: Arc<Ledger>,
     metrics: Arc<Metrics>,
+    verdicts: Arc<Verdicts>,
     request_ids: RequestIds,
     compute: Compute,
     data_dir: DataDir,
@@ -109,27 +113,28 @@ impl Host {
             FileRegistry::open(data_dir.path(), Arc::new(RealDisk), Arc::new(SystemClock))?;
         let ledger = Arc::new(Ledger::new(Clock::monotonic()));
         restore(&ledger, &data_dir);
-        let library = PathBuf::from(&config.compute.onnxruntime_library);
-        let backends = Backends::discover(&Search::of_process(Some(library)));
-        let intra_op_threads = config.compute.intra_op_threads;
-        let options = LoadOptions {
-            intra_op_threads: NonZeroUsize::new(intra_op_threads).unwrap_or(NonZeroUsize::MIN),
-        };
-        let compute = &config.compute;
-        let resident_bytes = share_of_memory(compute.resident_graph_bytes, GRAPH_MEMORY_PART);
-        let graphs = GraphStore::new(
-            backends,
-            options,
-            compute.graph_bytes,
-            resident_bytes,
-            Arc::clone(&ledger),
+        let (backends, options) = engines(&config);
+        let metrics = Arc::<Metrics>::default();
+        let verdicts = Verdicts::open(data_dir.verdicts(), config.gate.verdicts as usize)
+            .map_err(system("making the folder for verdicts"))?;
+        let (verdicts, worker) = (Arc::new(verdicts), Worker::new(worker));
+        let trials = GraphTrials::new(
+            worker.clone(),
+            config.gate.clone(),
+            backends.clone(),
+            options.clone(),
+            metrics.gates().clone(),
         );
+        let gate = GraphGate::new(trials, Arc::clone(&verdicts));
+        let graphs = graph_store(&config, backends, options, &ledger);
         let engine = Arc::new(Engine::new(&config.engine).map_err(StartError::Engine)?);
         let compiler = Compiler::open(
             Arc::clone(&engine),
             data_dir.compiled(),
             worker,
-            config.compile.clone(),
+            &config.compile,
+            Arc::clone(&verdicts),
+            metrics.gates().clone(),
         )
         .map_err(system("making the folder for compiled code"))?;
         let threads = ComputeThreads::start(&config.compute, &ledger)
@@ -140,6 +145,7 @@ impl Host {
             engine,
             compiler,
             graphs: Arc::new(graphs),
+            gate,
             blobs: Arc::new(registry.blobs().clone()),
             compute: threads.handle(),
             ledger: Arc::clone(&ledger),
@@ -158,7 +164,8 @@ impl Host {
             deployments,
             background,
             ledger,
-            metrics: Arc::default(),
+            metrics,
+            verdicts,
             request_ids: RequestIds::default(),
             compute: threads.handle(),
             data_dir,
@@ -259,6 +266,11 @@ impl Host {
         &self.metrics
     }
 
+    /// What the gates found out before.
+    pub fn verdicts(&self) -> &Verdicts {
+        &self.verdicts
+    }
+
     /// Where request ids come from.
     pub fn request_ids(&self) -> &RequestIds {
         &self.request_ids
@@ -330,6 +342,27 @@ impl Host {
         self.deployments.retire_all();
         self.checkpoint(Extent::Last);
     }
+}
+
+/// The engines that the settings lead to, and how they load.
+pub(crate) fn engines(config: &Config) -> (Backends, LoadOptions) {
+    let library = PathBuf::from(&config.compute.onnxruntime_library);
+    let backends = Backends::discover(&Search::of_process(Some(library)));
+    let intra_op_threads = config.compute.intra_op_threads;
+    let intra_op_threads = NonZeroUsize::new(intra_op_threads).unwrap_or(NonZeroUsize::MIN);
+    (backends, LoadOptions { intra_op_threads })
+}
+
+/// The store of graphs, with the room that the settings give it.
+fn graph_store(
+    config: &Config,
+    backends: Backends,
+    options: LoadOptions,
+    ledger: &Arc<Ledger>,
+) -> GraphStore {
+    let compute = &config.compute;
+    let resident_bytes = share_of_memory(compute.resident_graph_bytes, GRAPH_MEMORY_PART);
+    GraphStore::new(backends, options, compute.graph_bytes, resident_bytes, Arc::clone(ledger))
 }
 
 fn wall_ms() -> u64 {

@@ -21,6 +21,11 @@ pub mod http;
 pub mod metrics;
 pub mod publish;
 
+pub mod checks;
+pub mod inspect;
+pub mod verdicts;
+pub mod worker;
+
 pub mod cost;
 pub mod engine;
 pub mod ledger;

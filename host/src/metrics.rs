@@ -15,6 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::checks::Check;
 use crate::error::Kind;
 use crate::host::Host;
 use crate::http::body::Body;
@@ -53,6 +54,81 @@ struct ModelLabels {
     model: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GateLabels {
+    gate: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CheckLabels {
+    check: &'static str,
+}
+
+/// Upper ends of the histogram of gates, in seconds: from a tiny graph to the longest compilation.
+const GATE_BUCKETS_S: [f64; 11] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 600.0];
+
+/// The gates that run workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// Components are compiled.
+    Component,
+    /// Graphs are loaded and run.
+    Graph,
+}
+
+impl Gate {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Component => "component",
+            Self::Graph => "graph",
+        }
+    }
+}
+
+/// What is counted of gates; clones count together.
+#[derive(Clone)]
+pub struct GateMetrics {
+    refusals: Family<CheckLabels, Counter>,
+    /// Its count is that of workers: what is remembered starts none.
+    workers: Family<GateLabels, Histogram, fn() -> Histogram>,
+}
+
+impl Default for GateMetrics {
+    fn default() -> Self {
+        Self {
+            refusals: Family::default(),
+            workers: Family::new_with_constructor(|| Histogram::new(GATE_BUCKETS_S)),
+        }
+    }
+}
+
+impl GateMetrics {
+    /// Counts a worker that ended.
+    pub fn worker(&self, gate: Gate, took: Duration) {
+        let labels = GateLabels { gate: gate.as_str() };
+        self.workers.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// Counts a publication that was refused.
+    pub fn refusal(&self, check: Check) {
+        self.refusals.get_or_create(&CheckLabels { check: check.as_str() }).inc();
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "publications_refused",
+            "Publications refused, by the check that they did not pass",
+            self.refusals.clone(),
+        );
+        registry.register_with_unit(
+            "gate_worker_duration",
+            "Time that the workers of a gate took",
+            Unit::Seconds,
+            self.workers.clone(),
+        );
+    }
+}
+
 type Latency = Family<VersionLabels, Histogram, fn() -> Histogram>;
 
 /// Everything that is counted.
@@ -60,6 +136,7 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     inferences: Family<OutcomeLabels, Counter>,
     latency: Latency,
+    gates: GateMetrics,
     /// The series of each version, so that a request looks its own up once.
     versions: RwLock<BTreeMap<(ModelName, VersionName), Arc<VersionMetrics>>>,
 }
@@ -98,6 +175,7 @@ impl Default for Metrics {
             requests: Family::default(),
             inferences: Family::default(),
             latency: Family::new_with_constructor(latency_histogram),
+            gates: GateMetrics::default(),
             versions: RwLock::default(),
         }
     }
@@ -111,6 +189,11 @@ impl Metrics {
     pub fn request(&self, route: &'static str, outcome: Option<Kind>) {
         let outcome = outcome.map_or(ANSWERED, Kind::as_str);
         self.requests.get_or_create(&RequestLabels { route, outcome }).inc();
+    }
+
+    /// What is counted of gates.
+    pub fn gates(&self) -> &GateMetrics {
+        &self.gates
     }
 
     /// The series of a version.
@@ -173,6 +256,7 @@ impl Metrics {
             Unit::Seconds,
             self.latency.clone(),
         );
+        self.gates.register(&mut registry);
         register_host(&mut registry, host);
         register_efficiency(&mut registry, host);
         let mut text = String::new();

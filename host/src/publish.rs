@@ -10,9 +10,10 @@ use axum::extract::multipart::Field;
 use bytes::Bytes;
 use serde::Deserialize;
 
+use crate::checks::Check;
 use crate::config::KeyValues;
-use crate::engine::deployment::{Candidate, Deployment};
-use crate::engine::gate::{self, GateError};
+use crate::engine::deployment::{Candidate, LoadError};
+use crate::engine::gate::{self, ComponentFacts, GateError};
 use crate::engine::{PASSTHROUGH, PASSTHROUGH_GRAPH};
 use crate::error::{Error, Kind};
 use crate::host::Host;
@@ -21,6 +22,7 @@ use crate::registry::{
     BlobError, BlobLease, BlobStore, Change, CommitError, CommitErrorKind, Committed, Op, Preview,
     Publish, Registry as _, Version,
 };
+use crate::verdicts::{VerdictKey, VerdictKind};
 use crate::version::{Annotations, BackendChoice, BlobRef, PoolPolicy};
 
 /// Bytes of a manifest: a description, some labels and settings.
@@ -60,11 +62,55 @@ struct Upload {
 }
 
 /// What publishing came to.
-pub enum Published {
-    /// The version is there; `true` if it was not there before.
-    Committed(Arc<Version>, bool),
-    /// It would be.
-    Dry(Arc<Version>),
+pub struct Published {
+    /// The version.
+    pub version: Arc<Version>,
+    /// Whether it is there now, or only would be.
+    pub outcome: Outcome,
+    /// What its publisher should know and what did not stop it.
+    pub warnings: Vec<String>,
+}
+
+/// What became of a version that passed every check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is there, and was not before.
+    Created,
+    /// It was there before.
+    Known,
+    /// It would be there.
+    Dry,
+}
+
+/// Why a publication did not come about.
+struct Refusal {
+    /// The check that the package did not pass; none where the host is at fault.
+    check: Option<Check>,
+    error: Error,
+}
+
+impl Refusal {
+    /// A refusal by `check`, unless the error is the host's own.
+    fn by(check: Check) -> impl Fn(Error) -> Self {
+        move |error| {
+            let check = error.kind().status().is_client_error().then_some(check);
+            Self { check, error }
+        }
+    }
+}
+
+impl From<LoadError> for Refusal {
+    fn from(error: LoadError) -> Self {
+        let check = error.check();
+        let error = match check {
+            Some(_) => Error::new(Kind::BadRequest, error.to_string()),
+            None => {
+                let words = error.to_string();
+                Error::from(error).with_internal(words)
+            }
+        };
+        Self { check, error }
+    }
 }
 
 /// Takes an upload and publishes it, or with `dry_run` only says whether it could be.
@@ -84,17 +130,21 @@ pub async fn publish(
             Ok(upload) => upload,
             Err(error) => {
                 discard(parts).await;
-                return Err(error);
+                return Err(Refusal::by(Check::Upload)(error));
             }
         };
         check_and_commit(host, model, version, dry_run, upload).await
     };
-    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+    let published = tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
         let ms = limit.as_millis();
-        Err(Error::new(
-            Kind::Deadline,
-            format!("the publication took more than {ms} ms (limits.upload_timeout_ms)"),
-        ))
+        let text = format!("the publication took more than {ms} ms (limits.upload_timeout_ms)");
+        Err(Refusal { check: None, error: Error::new(Kind::Deadline, text) })
+    });
+    published.map_err(|Refusal { check, error }| {
+        if let Some(check) = check {
+            host.metrics().gates().refusal(check);
+        }
+        error
     })
 }
 
@@ -104,12 +154,13 @@ async fn check_and_commit(
     version: VersionName,
     dry_run: bool,
     upload: Upload,
-) -> Result<Published, Error> {
+) -> Result<Published, Refusal> {
     let Upload { manifest, component, assets, leases } = upload;
     manifest
         .pool
         .check()
-        .map_err(|problem| Error::new(Kind::BadRequest, problem).at("part manifest"))?;
+        .map_err(|problem| Error::new(Kind::BadRequest, problem).at("part manifest"))
+        .map_err(Refusal::by(Check::Upload))?;
     check_component(host, component).await?;
     let candidate = Candidate {
         model: model.clone(),
@@ -120,19 +171,11 @@ async fn check_and_commit(
         config: manifest.config,
         pool: manifest.pool,
     };
-    let deployment = host.deployments().load(&candidate).await.map_err(|error| {
-        let kind = if error.is_the_packages() { Kind::BadRequest } else { Kind::Internal };
-        Error::new(kind, error.to_string())
-    })?;
-    let mut signature = deployment
-        .describe()
-        .await
-        .map_err(|error| Error::new(Kind::BadRequest, error.to_string()).at("component"))?;
+    let deployment = host.deployments().load(&candidate).await?;
+    let mut signature = deployment.describe().await?;
     signature.task = manifest.task.or(signature.task);
-    let deployment = probe(deployment).await?;
-    host.deployments()
-        .check_minima(&deployment)
-        .map_err(|error| Error::new(Kind::Conflict, error.to_string()).at("pool.min_instances"))?;
+    host.deployments().check_minima(&deployment)?;
+    let warnings = deployment.warnings().to_vec();
     let change = Change {
         actor: crate::http::authenticate::DEFAULT_TENANT.to_owned(),
         op: Op::Publish(Box::new(Publish {
@@ -144,21 +187,24 @@ async fn check_and_commit(
             alias: manifest.alias,
         })),
     };
+    let by_registry = Refusal::by(Check::Registry);
     if dry_run {
-        let Preview { after, .. } = check(host, change).await?;
-        return Ok(Published::Dry(published_version(after, &version)?));
+        let Preview { after, .. } = check(host, change).await.map_err(&by_registry)?;
+        let version = published_version(after, &version).map_err(by_registry)?;
+        return Ok(Published { version, outcome: Outcome::Dry, warnings });
     }
     // Before the commit: what is visible must not be refused any more.
     deployment.fill().await?;
-    let Committed { changed, after, .. } = commit(host, change).await?;
+    let Committed { changed, after, .. } = commit(host, change).await.map_err(&by_registry)?;
     drop(leases);
-    let published = published_version(after, &version)?;
-    if changed {
-        // It is loaded already: the first call finds it ready.
-        host.deployments().adopt(&published, deployment);
-        tracing::info!(%model, %version, digest = %published.digest, "published");
+    let published = published_version(after, &version).map_err(by_registry)?;
+    if !changed {
+        return Ok(Published { version: published, outcome: Outcome::Known, warnings });
     }
-    Ok(Published::Committed(published, changed))
+    // It is loaded already: the first call finds it ready.
+    host.deployments().adopt(&published, deployment);
+    tracing::info!(%model, %version, digest = %published.digest, "published");
+    Ok(Published { version: published, outcome: Outcome::Created, warnings })
 }
 
 fn published_version(
@@ -170,40 +216,34 @@ fn published_version(
     })
 }
 
-/// Runs the gate for components over a stored blob.
-async fn check_component(host: &Arc<Host>, component: BlobRef) -> Result<(), Error> {
+/// Runs the gate for components over a stored blob, unless the same bytes passed it before.
+async fn check_component(host: &Arc<Host>, component: BlobRef) -> Result<(), Refusal> {
     let limit = host.config().limits.component_bytes;
+    gate::check_size(component.bytes, limit).map_err(gate_refusal)?;
     let host = Arc::clone(host);
-    blocking(move || {
-        let bytes = host.registry().blobs().read(&component.digest).map_err(blob_error)?;
-        gate::examine(&bytes, limit).map_err(gate_error)
-    })
-    .await
-    .map(|_| ())
+    let examined = tokio::task::spawn_blocking(move || {
+        let key = VerdictKey::new(VerdictKind::Component, &component.digest);
+        if host.verdicts().find::<ComponentFacts>(&key).is_some() {
+            return Ok(());
+        }
+        let bytes = host.registry().blobs().read(&component.digest);
+        let bytes = bytes.map_err(|error| Refusal::by(Check::Upload)(blob_error(error)))?;
+        let facts = gate::examine(&bytes, limit).map_err(gate_refusal)?;
+        host.verdicts().remember(&key, &facts);
+        Ok(())
+    });
+    examined
+        .await
+        .unwrap_or_else(|error| Err(Refusal { check: None, error: Error::internal(error) }))
 }
 
-fn gate_error(error: GateError) -> Error {
+fn gate_refusal(error: GateError) -> Refusal {
     let kind = match error {
         GateError::TooLarge { .. } => Kind::TooLarge,
         _ => Kind::BadRequest,
     };
-    Error::new(kind, error.to_string()).at("part component")
-}
-
-/// Runs every graph once on made-up inputs, which also warms it up. What fails is told to the operator
-/// and does not stop the publication: the inputs, not the graph, may be at fault.
-async fn probe(deployment: Deployment) -> Result<Deployment, Error> {
-    blocking(move || {
-        let context = &deployment.pool().starter().context;
-        for (asset, graph) in &context.graphs {
-            if let Err(error) = graph.probe() {
-                let (model, version) = (&context.model, &context.version);
-                tracing::warn!(%model, %version, %asset, %error, "a graph failed its first run");
-            }
-        }
-        Ok(deployment)
-    })
-    .await
+    let check = Some(error.check());
+    Refusal { check, error: Error::new(kind, error.to_string()).at("part component") }
 }
 
 /// Makes a change, on a thread that may wait for the disk.

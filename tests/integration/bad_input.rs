@@ -5,12 +5,10 @@ use std::net::TcpStream;
 
 use modelet_host::engine::PASSTHROUGH;
 use serde_json::{Value, json};
-use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 
-use crate::harness::{Server, argmax, eventually, floats, model_file};
+use crate::harness::{DIGIT, Server, component, floats, model_file, still_serves, with_mnist};
 
 const INFER: &str = "/v2/models/mnist/infer";
-const DIGIT: [usize; 4] = [1, 1, 28, 28];
 
 /// Headers of a request.
 type Headers<'a> = &'a [(&'a str, &'a str)];
@@ -20,30 +18,6 @@ type Part<'a> = (&'a str, &'a [u8]);
 /// A server with MNIST on it.
 fn server() -> Server {
     with_mnist(Server::start())
-}
-
-fn with_mnist(server: Server) -> Server {
-    server.publish_onnx("mnist", "1", &model_file("mnist.onnx"), "auto").ok();
-    server
-}
-
-/// A good request succeeds, and nothing is left of the bad ones.
-#[track_caller]
-fn still_serves(server: &Server) {
-    let pixels = floats(&model_file("digit-7.f32"));
-    assert_eq!(argmax(&server.infer_f32("mnist", "image", &DIGIT, &pixels)), 7);
-    eventually("nothing in flight", || {
-        let metrics = String::from_utf8(server.get("/metrics").body).unwrap();
-        [
-            "modelet_inflight_requests 0\n",
-            "modelet_inflight_bytes 0\n",
-            "modelet_compute_queue_jobs 0\n",
-        ]
-        .iter()
-        .all(|line| metrics.contains(line))
-    });
-    let instances = server.get("/api/v1/instances").json();
-    assert!(instances["instances"].as_array().unwrap().len() <= 2);
 }
 
 fn input(name: &str, datatype: &str, shape: Value, data: Value) -> Value {
@@ -262,29 +236,6 @@ fn changes_that_make_no_sense_are_told_why() {
     server.get("/api/v1/efficiency?window=1y").error(400);
     server.put("/api/v1/models/mnist/versions/1/annotations", &[], &json!({ "x": 1 })).error(400);
     still_serves(&server);
-}
-
-/// A component whose `infer` has this body, over an otherwise well-behaved module.
-fn component(infer: &str) -> Vec<u8> {
-    let text = format!(
-        r#"(module
-          (memory (export "memory") 1)
-          (data (i32.const 16) "model.onnx")
-          (func (export "describe") (result i32)
-            (i32.store8 (i32.const 64) (i32.const 1))
-            (i32.store offset=4 (i32.const 64) (i32.const 16))
-            (i32.store offset=8 (i32.const 64) (i32.const 10))
-            (i32.const 64))
-          (func (export "infer") (param i32 i32) (result i32) {infer})
-          (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 4096)))"#
-    );
-    let mut module = wat::parse_str(text).unwrap();
-    let mut resolve = wit_parser::Resolve::default();
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../wit");
-    let (package, _) = resolve.push_path(path).unwrap();
-    let world = resolve.select_world(&[package], Some("model")).unwrap();
-    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
-    ComponentEncoder::default().module(&module).unwrap().encode().unwrap()
 }
 
 #[test]

@@ -12,9 +12,9 @@ use crate::harness::Server;
 /// ONNX's number of FP32.
 const FLOAT: i32 = 1;
 /// Lengths of axes; below zero where they may vary.
-type Shape<'a> = &'a [i64];
+pub(crate) type Shape<'a> = &'a [i64];
 
-fn value(name: &str, shape: Shape<'_>) -> ValueInfoProto {
+pub(crate) fn value(name: &str, shape: Shape<'_>) -> ValueInfoProto {
     let dim = shape.iter().enumerate().map(|(axis, length)| Dimension {
         value: Some(match length {
             0.. => dimension::Value::DimValue(*length),
@@ -34,7 +34,7 @@ fn value(name: &str, shape: Shape<'_>) -> ValueInfoProto {
     }
 }
 
-fn node(domain: &str, op_type: &str, input: &[&str], output: &[&str]) -> NodeProto {
+pub(crate) fn node(domain: &str, op_type: &str, input: &[&str], output: &[&str]) -> NodeProto {
     NodeProto {
         input: input.iter().map(ToString::to_string).collect(),
         output: output.iter().map(ToString::to_string).collect(),
@@ -44,7 +44,7 @@ fn node(domain: &str, op_type: &str, input: &[&str], output: &[&str]) -> NodePro
     }
 }
 
-fn graph(
+pub(crate) fn graph(
     input: Vec<ValueInfoProto>,
     output: Vec<ValueInfoProto>,
     node: Vec<NodeProto>,
@@ -52,7 +52,7 @@ fn graph(
     GraphProto { name: Some("g".to_owned()), input, output, node, ..GraphProto::default() }
 }
 
-fn file(graph: GraphProto) -> Vec<u8> {
+pub(crate) fn file(graph: GraphProto) -> Vec<u8> {
     let opset = |domain: &str, version| OperatorSetIdProto {
         domain: Some(domain.to_owned()),
         version: Some(version),

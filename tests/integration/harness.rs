@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_modelet-under-test");
@@ -241,6 +242,13 @@ impl Server {
         binary_f32(&answer)
     }
 
+    /// The value of a metric, spelled with its labels; 0 if it has none yet.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let text = String::from_utf8(self.get("/metrics").body).unwrap();
+        let mut values = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        values.next().map_or(0.0, |value| value.parse().unwrap())
+    }
+
     /// Asks it to stop and waits until it has.
     pub(crate) fn stop(mut self) -> ExitStatus {
         self.signal(rustix::process::Signal::TERM);
@@ -249,8 +257,7 @@ impl Server {
 
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_raw(self.pid() as i32).unwrap();
-        rustix::process::kill_process(pid, signal).unwrap();
+        self::signal(self.pid(), signal);
     }
 
     /// Waits until it has ended.
@@ -440,4 +447,109 @@ pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
         assert!(begun.elapsed() < PATIENCE, "{what} did not come true");
         std::thread::yield_now();
     }
+}
+
+/// The shape of the inputs of MNIST.
+pub(crate) const DIGIT: [usize; 4] = [1, 1, 28, 28];
+
+/// A server with MNIST on it.
+pub(crate) fn with_mnist(server: Server) -> Server {
+    server.publish_onnx("mnist", "1", &model_file("mnist.onnx"), "auto").ok();
+    server
+}
+
+/// A good request succeeds, and nothing is left of the bad ones.
+#[track_caller]
+pub(crate) fn still_serves(server: &Server) {
+    let pixels = floats(&model_file("digit-7.f32"));
+    assert_eq!(argmax(&server.infer_f32("mnist", "image", &DIGIT, &pixels)), 7);
+    eventually("nothing in flight", || {
+        ["modelet_inflight_requests", "modelet_inflight_bytes", "modelet_compute_queue_jobs"]
+            .iter()
+            .all(|name| server.metric(name) == 0.0)
+    });
+    let instances = server.get("/api/v1/instances").json();
+    assert!(instances["instances"].as_array().unwrap().len() <= 2);
+}
+
+/// A component whose `infer` has this body, over an otherwise well-behaved module that serves the
+/// graph `model.onnx`.
+pub(crate) fn component(infer: &str) -> Vec<u8> {
+    Guest { infer, ..Guest::default() }.build()
+}
+
+/// A component written as text: a core module with these bodies, for the world `model`.
+pub(crate) struct Guest<'a> {
+    /// Fields of the module beside the usual ones.
+    pub(crate) fields: &'a str,
+    /// Pages of its memory at the start.
+    pub(crate) pages: u32,
+    /// The body of `describe`, which gives an address.
+    pub(crate) describe: &'a str,
+    /// The body of `infer`, which gives an address.
+    pub(crate) infer: &'a str,
+}
+
+/// A `describe` that says it is the graph `model.onnx`.
+pub(crate) const SAME_AS_GRAPH: &str = "
+    (i32.store8 (i32.const 64) (i32.const 1))
+    (i32.store offset=4 (i32.const 64) (i32.const 16))
+    (i32.store offset=8 (i32.const 64) (i32.const 10))
+    (i32.const 64)";
+
+impl Default for Guest<'_> {
+    fn default() -> Self {
+        Self { fields: "", pages: 1, describe: SAME_AS_GRAPH, infer: "unreachable" }
+    }
+}
+
+impl Guest<'_> {
+    /// The component.
+    pub(crate) fn build(&self) -> Vec<u8> {
+        let Self { fields, pages, describe, infer } = self;
+        let text = format!(
+            r#"(module
+              (memory (export "memory") {pages})
+              (data (i32.const 16) "model.onnx")
+              {fields}
+              (func (export "describe") (result i32) {describe})
+              (func (export "infer") (param i32 i32) (result i32) {infer})
+              (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 4096)))"#
+        );
+        let mut module = wat::parse_str(text).unwrap();
+        let mut resolve = wit_parser::Resolve::default();
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../wit");
+        let (package, _) = resolve.push_path(path).unwrap();
+        let world = resolve.select_world(&[package], Some("model")).unwrap();
+        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
+        ComponentEncoder::default().module(&module).unwrap().encode().unwrap()
+    }
+}
+
+/// The process that `parent` started to run the hidden `command`, if there is one now.
+pub(crate) fn worker_of(parent: u32, command: &str) -> Option<u32> {
+    std::fs::read_dir("/proc").unwrap().find_map(|entry| {
+        let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let runs = words.split(|byte| *byte == 0).nth(1)? == command.as_bytes();
+        (runs && parent_of(pid)? == parent).then_some(pid)
+    })
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    line.trim().parse().ok()
+}
+
+/// Whether a process runs; one that only waits to be buried does not.
+pub(crate) fn is_running(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
+    status.is_ok_and(|status| !status.contains("State:\tZ") && !status.contains("State:\tX"))
+}
+
+/// Sends a process a signal.
+pub(crate) fn signal(pid: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
 }

@@ -6,6 +6,7 @@ mod harness;
 mod bad_input;
 mod command_line;
 mod durability;
+mod gates;
 mod graphs;
 mod known_answers;
 mod lifecycle;

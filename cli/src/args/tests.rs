@@ -144,9 +144,22 @@ fn windows_are_the_ones_the_server_keeps() {
 }
 
 #[test]
-fn the_server_can_start_its_worker() {
-    let line = "modelet compile-worker a.wasm b.cwasm --memory-bytes 1073741824 --cpu-s 60";
-    let Ok(Command::CompileWorker(args)) = parse(line) else { panic!("{line}") };
-    assert_eq!((args.memory_bytes, args.cpu_s), (1 << 30, 60));
+fn the_server_can_start_its_workers() {
+    let limits = "--memory-bytes 1073741824 --cpu-s 60 --file-bytes 9";
+    let line = format!("modelet compile-worker a.wasm b.cwasm {limits}");
+    let Ok(Command::CompileWorker(args)) = parse(&line) else { panic!("{line}") };
+    let parsed = args.limits.limits();
+    assert_eq!((parsed.memory_bytes, parsed.cpu_s, parsed.file_bytes), (1 << 30, 60, 9));
     assert_eq!((args.source, args.output), ("a.wasm".into(), "b.cwasm".into()));
+
+    // Locations are names of assets, which may look like anything.
+    let line = format!(
+        "modelet graph-worker g --external --cpu-s=1 w1 --external a=b w2 --backend rten --threads 2 {limits}"
+    );
+    let Ok(Command::GraphWorker(args)) = parse(&line) else { panic!("{line}") };
+    let task = args.task().unwrap();
+    let external: Vec<_> =
+        task.external.iter().map(|(name, path)| (name.as_str(), path.to_str().unwrap())).collect();
+    assert_eq!(external, [("--cpu-s=1", "w1"), ("a=b", "w2")]);
+    assert_eq!((task.backend, task.threads.get()), (BackendKind::Rten, 2));
 }

@@ -29,7 +29,8 @@ pub(crate) fn run(cli: Cli, out: &Out) -> Result<Exit, Failure> {
     match cli.command {
         Command::Serve(args) => return serve::run(args),
         Command::Inspect(args) => return inspect::run(&args, out),
-        Command::CompileWorker(args) => return worker::run(&args),
+        Command::CompileWorker(args) => return worker::compile(&args),
+        Command::GraphWorker(args) => return worker::graph(args),
         Command::Health(_) => return operations::health(&server()?, out),
         Command::Setup(args) => setup::run(&args, out),
         Command::Publish(args) => publish::run(&args, &server()?, out),

@@ -38,6 +38,9 @@ pub(super) fn run(args: &PublishArgs, client: &Client, out: &Out) -> Result<(), 
     }
     let answer = client.publish(&args.name, &args.version, form.finish(), args.dry_run.on)?;
     let version: Version = answer.read("/version")?;
+    for warning in answer.part("/warnings").as_array().into_iter().flatten() {
+        out.note(&format!("warning: {}", warning.as_str().unwrap_or_default()));
+    }
     out.answer(&answer.document, || published_text(&answer, &version))
 }
 

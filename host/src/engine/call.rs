@@ -12,12 +12,13 @@ use tokio::time::Instant;
 use wasmtime::component::Resource;
 
 use super::contract::types::{self, Description, Failure};
-use super::instance::{Guest, Instance, Starter};
+use super::instance::{Guest, Instance, StartError, Starter};
 use super::pool::Lease;
+use crate::checks::Check;
 use crate::ledger::Bucket;
 use crate::nn::graph::Graph;
 use crate::registry::Version;
-use crate::tensor::{NamedTensor, Tensor, total_bytes};
+use crate::tensor::{NamedTensor, Tensor, element_count, total_bytes};
 use crate::version::{Signature, TensorSpec};
 
 /// Why a call has no answer.
@@ -212,7 +213,7 @@ fn declares(signature: &Signature, name: &str) -> bool {
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum DescribeError {
     #[error(transparent)]
-    Start(#[from] super::instance::StartError),
+    Start(#[from] StartError),
     #[error("describe did not return: {0}")]
     Trap(String),
     #[error("describe did not return within {0} ms (guest.start_timeout_ms)")]
@@ -223,6 +224,18 @@ pub enum DescribeError {
     NoGraph { name: String, have: Vec<String> },
     #[error("describe gives the signature's {0}")]
     Signature(String),
+}
+
+impl DescribeError {
+    /// The check that the component does not pass; none where the host has no room for it now.
+    pub fn check(&self) -> Option<Check> {
+        match self {
+            Self::Start(StartError::HostFull(_)) => None,
+            Self::Start(_) => Some(Check::Start),
+            Self::Trap(_) | Self::Timeout(_) => Some(Check::Describe),
+            Self::NoGraph { .. } | Self::Signature(_) => Some(Check::Signature),
+        }
+    }
 }
 
 /// Starts an instance only to ask it what the model takes and gives.
@@ -241,8 +254,11 @@ pub async fn describe(starter: &Starter) -> Result<Signature, DescribeError> {
     };
     let description = tokio::time::timeout(limit, call)
         .await
-        .map_err(|_| DescribeError::Timeout(starter.settings.start_timeout_ms))?
-        .map_err(|error| DescribeError::Trap(error.root_cause().to_string()))?;
+        .map_err(|_| DescribeError::Timeout(starter.settings.start_timeout_ms))?;
+    let description = description.map_err(|error| match trap(&instance, &error) {
+        CallError::Trap(reason) => DescribeError::Trap(reason),
+        other => DescribeError::Trap(other.to_string()),
+    })?;
     match description {
         Description::Explicit(signature) => explicit(signature),
         Description::SameAsGraph(name) => {
@@ -256,32 +272,108 @@ pub async fn describe(starter: &Starter) -> Result<Signature, DescribeError> {
     }
 }
 
+/// Tensors of one side of a signature; a request may bring no more (`limits.inputs`).
+const MAX_TENSORS: usize = 1024;
+
+/// Bytes of a tensor's or task's name: it comes back in every answer.
+const MAX_NAME_BYTES: usize = 1024;
+
 fn explicit(signature: types::Signature) -> Result<Signature, DescribeError> {
-    let specs = |side: &str, specs: Vec<types::TensorSpec>| {
-        let mut names = std::collections::BTreeSet::new();
-        for spec in &specs {
-            if !names.insert(spec.name.clone()) {
-                let name = &spec.name;
-                return Err(DescribeError::Signature(format!("{side} {name:?} twice")));
-            }
-            if let Some(dim) = spec.shape.iter().find(|dim| **dim < -1) {
-                let name = &spec.name;
-                return Err(DescribeError::Signature(format!("{side} {name:?} an axis of {dim}")));
-            }
-        }
-        Ok(specs
-            .into_iter()
-            .map(|spec| TensorSpec {
-                name: spec.name,
-                datatype: spec.datatype.into(),
-                shape: spec.shape,
-            })
-            .collect())
-    };
+    let batch = signature.batch;
+    let task = signature.task;
+    if let Some(task) = task.as_ref().filter(|task| task.is_empty() || task.len() > MAX_NAME_BYTES)
+    {
+        return wrong(format!("task a name of {} bytes, of 1 to {MAX_NAME_BYTES}", task.len()));
+    }
     Ok(Signature {
-        inputs: specs("input", signature.inputs)?,
-        outputs: specs("output", signature.outputs)?,
-        batch: signature.batch,
-        task: signature.task,
+        inputs: specs("input", signature.inputs, batch)?,
+        outputs: specs("output", signature.outputs, batch)?,
+        batch,
+        task,
     })
+}
+
+fn wrong<T>(problem: String) -> Result<T, DescribeError> {
+    Err(DescribeError::Signature(problem))
+}
+
+fn specs(
+    side: &str,
+    specs: Vec<types::TensorSpec>,
+    batch: bool,
+) -> Result<Vec<TensorSpec>, DescribeError> {
+    if specs.len() > MAX_TENSORS {
+        return wrong(format!("{side}s as {}, over the limit of {MAX_TENSORS}", specs.len()));
+    }
+    let mut names = std::collections::BTreeSet::new();
+    for spec in &specs {
+        let (name, shape) = (&spec.name, &spec.shape);
+        if name.is_empty() || name.len() > MAX_NAME_BYTES {
+            let bytes = name.len();
+            return wrong(format!("{side}s a name of {bytes} bytes, of 1 to {MAX_NAME_BYTES}"));
+        }
+        if !names.insert(name) {
+            return wrong(format!("{side} {name:?} twice"));
+        }
+        if let Some(dim) = shape.iter().find(|dim| **dim < -1) {
+            return wrong(format!("{side} {name:?} an axis of {dim}; -1 is one that may vary"));
+        }
+        let least: Vec<usize> =
+            shape.iter().map(|dim| usize::try_from(*dim).unwrap_or(1)).collect();
+        if let Err(error) = element_count(&least) {
+            return wrong(format!("{side} {name:?} a shape that no tensor has: {error}"));
+        }
+        if batch && shape.is_empty() {
+            return wrong(format!("{side} {name:?} no axis that could be its batch"));
+        }
+    }
+    let converted = specs.into_iter().map(|spec| TensorSpec {
+        name: spec.name,
+        datatype: spec.datatype.into(),
+        shape: spec.shape,
+    });
+    Ok(converted.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(name: &str, shape: &[i64]) -> types::TensorSpec {
+        let datatype = types::Datatype::Fp32;
+        types::TensorSpec { name: name.to_owned(), datatype, shape: shape.to_vec() }
+    }
+
+    fn refusal(inputs: Vec<types::TensorSpec>, batch: bool) -> String {
+        let outputs = vec![spec("y", &[-1])];
+        let signature = types::Signature { inputs, outputs, batch, task: None };
+        explicit(signature).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_signature_that_cannot_be_served_is_refused_with_its_tensor() {
+        for (inputs, word) in [
+            (vec![spec("x", &[1]), spec("x", &[2])], "twice"),
+            (vec![spec("x", &[-2])], "axis of -2"),
+            (vec![spec("", &[1])], "0 bytes"),
+            (vec![spec(&"x".repeat(2000), &[1])], "2000 bytes"),
+            (vec![spec("x", &[1; 33])], "rank 33"),
+            (vec![spec("x", &[i64::MAX, i64::MAX])], "more elements"),
+            (vec![spec("x", &[1]); MAX_TENSORS + 1], "over the limit of 1024"),
+        ] {
+            let refusal = refusal(inputs, false);
+            assert!(refusal.contains(word), "{refusal}");
+            assert!(refusal.contains("input"), "{refusal}");
+        }
+        assert!(refusal(vec![spec("x", &[])], true).contains("batch"));
+    }
+
+    #[test]
+    fn a_signature_that_can_be_served_stays_as_it_is() {
+        let inputs = vec![spec("x", &[-1, 3]), spec("z", &[])];
+        let signature = types::Signature { inputs, outputs: vec![], batch: false, task: None };
+        let kept = explicit(signature).unwrap();
+        assert_eq!(kept.inputs[0].shape, [-1, 3]);
+        assert!(kept.inputs[1].shape.is_empty() && kept.outputs.is_empty());
+    }
 }

@@ -11,20 +11,23 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::OnceCell;
+use wasmtime::component::Component;
 
-use super::Engine;
 use super::budget::{Budget, Slots};
 use super::call::{self, DescribeError};
 use super::compile::{CompileError, Compiled, Compiler};
 use super::instance::{Prepared, Starter};
 use super::pool::Pool;
 use super::state::VersionContext;
+use super::{Engine, gate, world};
+use crate::checks::Check;
 use crate::config::{GuestSettings, KeyValues};
 use crate::digest::Digest;
 use crate::ledger::{Booking, Ledger, ObjectKind};
 use crate::names::{AssetName, ModelName, VersionName};
 use crate::nn::backend::BackendKind;
 use crate::nn::compute::Compute;
+use crate::nn::gate::{GraphFiles, GraphGate};
 use crate::nn::graph::{AssetSource, Graph, GraphError, GraphStore, is_graph};
 use crate::registry::{BlobStore, Snapshot, Version};
 use crate::version::{BackendChoice, BlobRef, PoolPolicy, Signature, VersionRecord};
@@ -88,12 +91,16 @@ impl From<&Version> for Candidate {
 pub enum LoadError {
     #[error("{0}")]
     Component(Arc<CompileError>),
-    #[error("the component does not fit the host: {0}")]
+    #[error("the component does not fit the world it is written for: {0}")]
     Link(String),
+    #[error("the component does not fit the pool of instances: {0}")]
+    Room(String),
     #[error("{0}")]
     Graph(Arc<GraphError>),
     #[error("{0}")]
     Describe(Arc<DescribeError>),
+    #[error("the component cannot be read: {0}")]
+    Blob(String),
     #[error("loading the version was interrupted")]
     Interrupted,
     #[error("it is still being loaded")]
@@ -111,19 +118,26 @@ pub enum LoadError {
 }
 
 impl LoadError {
-    /// Whether the package itself is at fault, so that publishing it again as it is cannot help.
-    pub fn is_the_packages(&self) -> bool {
+    /// The check that the package does not pass, so that publishing it again as it is cannot help;
+    /// none where the host is at fault.
+    pub fn check(&self) -> Option<Check> {
         match self {
-            Self::Component(error) => !matches!(
-                **error,
-                CompileError::Worker(_) | CompileError::Store(_) | CompileError::Load(_)
-            ),
-            Self::Graph(error) => !matches!(**error, GraphError::Read { .. }),
-            Self::Link(_) | Self::Describe(_) | Self::Minima(_) => true,
-            Self::Interrupted
+            Self::Component(error) => match &**error {
+                CompileError::Refused(refusal) => Some(refusal.check),
+                CompileError::Worker(_)
+                | CompileError::Broken(_)
+                | CompileError::Store(_)
+                | CompileError::Load(_) => None,
+            },
+            Self::Link(_) => Some(Check::Types),
+            Self::Room(_) | Self::Minima(_) => Some(Check::Pool),
+            Self::Graph(error) => error.check(),
+            Self::Describe(error) => error.check(),
+            Self::Blob(_)
+            | Self::Interrupted
             | Self::StillLoading
             | Self::GraphsFull { .. }
-            | Self::Quarantined(_) => false,
+            | Self::Quarantined(_) => None,
         }
     }
 }
@@ -134,6 +148,8 @@ pub struct Deployment {
     backend: Option<BackendKind>,
     /// When it was last asked for, in milliseconds of the host's life.
     last_used_ms: AtomicU64,
+    /// What its publisher should know and what does not keep it from serving.
+    warnings: Vec<String>,
 }
 
 impl Deployment {
@@ -145,6 +161,11 @@ impl Deployment {
     /// The engine its graphs run on; none if it has no graph.
     pub fn backend(&self) -> Option<BackendKind> {
         self.backend
+    }
+
+    /// What its publisher should know and what does not keep it from serving.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Asks the component what it takes and gives.
@@ -216,6 +237,8 @@ pub struct Deployments {
     engine: Arc<Engine>,
     compiler: Compiler,
     graphs: Arc<GraphStore>,
+    /// Passed by every graph before it is loaded.
+    gate: GraphGate,
     blobs: Arc<dyn BlobStore>,
     compute: Compute,
     ledger: Arc<Ledger>,
@@ -241,6 +264,7 @@ pub struct Parts {
     pub engine: Arc<Engine>,
     pub compiler: Compiler,
     pub graphs: Arc<GraphStore>,
+    pub gate: GraphGate,
     pub blobs: Arc<dyn BlobStore>,
     pub compute: Compute,
     pub ledger: Arc<Ledger>,
@@ -252,12 +276,23 @@ pub struct Parts {
 impl Deployments {
     /// None ready yet.
     pub fn new(parts: Parts) -> Self {
-        let Parts { engine, compiler, graphs, blobs, compute, ledger, guest, budget, queue_length } =
-            parts;
+        let Parts {
+            engine,
+            compiler,
+            graphs,
+            gate,
+            blobs,
+            compute,
+            ledger,
+            guest,
+            budget,
+            queue_length,
+        } = parts;
         Self {
             engine,
             compiler,
             graphs,
+            gate,
             blobs,
             compute,
             ledger,
@@ -343,12 +378,13 @@ impl Deployments {
             .load(&candidate.component.digest, &source)
             .await
             .map_err(|error| LoadError::Component(Arc::new(error)))?;
-        let prepared = Prepared::new(&self.engine, &component)
-            .map_err(|error| LoadError::Link(format!("{error:#}")))?;
-        let bytes = self.blobs.read(&candidate.component.digest);
-        let bytes = bytes.map_err(|error| LoadError::Link(error.to_string()))?;
-        let slots = Slots::of_component(&component, &bytes)
-            .map_err(|problem| LoadError::Link(problem.to_owned()))?;
+        check_room(&component, &self.guest)?;
+        let slots = self.slots(candidate, &component).await?;
+        let prepared = match Prepared::new(&self.engine, &component) {
+            Ok(prepared) => prepared,
+            Err(error) => return Err(wrong_types(source, format!("{error:#}")).await),
+        };
+        let warnings = self.check_graphs(candidate).await?;
         let loading = Instant::now();
         let graphs = self.load_graphs(candidate).await?;
         let backend = graphs.values().next().map(|graph| graph.backend());
@@ -383,7 +419,64 @@ impl Deployments {
             max_reuse: candidate.pool.max_instance_reuse_count,
         };
         let pool = Pool::new(candidate.pool.clone(), starter, code, self.queue_length);
-        Ok(Deployment { pool, backend, last_used_ms: AtomicU64::new(self.now_ms()) })
+        let last_used_ms = AtomicU64::new(self.now_ms());
+        Ok(Deployment { pool, backend, last_used_ms, warnings })
+    }
+
+    /// What one instance of a candidate takes of the host.
+    async fn slots(
+        &self,
+        candidate: &Candidate,
+        component: &Component,
+    ) -> Result<Slots, LoadError> {
+        let (blobs, digest) = (Arc::clone(&self.blobs), candidate.component.digest);
+        let component = component.clone();
+        tokio::task::spawn_blocking(move || {
+            let bytes = blobs.read(&digest).map_err(|error| LoadError::Blob(error.to_string()))?;
+            Slots::of_component(&component, &bytes)
+                .map_err(|problem| LoadError::Room(problem.to_owned()))
+        })
+        .await
+        .map_err(|_| LoadError::Interrupted)?
+    }
+
+    /// Lets every graph of a candidate pass the gate, one after another; gives what they did that its
+    /// publisher should know.
+    async fn check_graphs(&self, candidate: &Candidate) -> Result<Vec<String>, LoadError> {
+        let mut warnings = Vec::new();
+        for name in candidate.assets.keys().filter(|name| is_graph(name)) {
+            let failed = |error| LoadError::Graph(Arc::new(error));
+            let (files, digests) = self.locate_graph(candidate, name).await?;
+            let backend = self.graphs.backends().select(candidate.backend);
+            let backend = backend
+                .map_err(|error| failed(GraphError::Load { asset: name.to_string(), error }))?;
+            let trial = self
+                .gate
+                .check(&files, &digests, backend)
+                .await
+                .map_err(|error| failed(GraphError::Gate { asset: name.to_string(), error }))?;
+            warnings.extend(trial.warning.map(|words| {
+                format!("the graph {name:?} failed its first run, on made-up inputs: {words}")
+            }));
+        }
+        Ok(warnings)
+    }
+
+    async fn locate_graph(
+        &self,
+        candidate: &Candidate,
+        name: &AssetName,
+    ) -> Result<(GraphFiles, (Digest, Vec<Digest>)), LoadError> {
+        let (store, blobs) = (Arc::clone(&self.graphs), Arc::clone(&self.blobs));
+        let assets = Assets { assets: candidate.assets.clone(), blobs: Arc::clone(&blobs) };
+        let name = name.clone();
+        tokio::task::spawn_blocking(move || {
+            let located = store.locate(&name, &assets)?;
+            Ok((located.files(|blob| blobs.path(&blob.digest)), located.digests()))
+        })
+        .await
+        .map_err(|_| LoadError::Interrupted)?
+        .map_err(|error| LoadError::Graph(Arc::new(error)))
     }
 
     async fn load_graphs(
@@ -547,6 +640,42 @@ impl Drop for Loading<'_> {
     fn drop(&mut self) {
         *self.total.lock().unwrap_or_else(PoisonError::into_inner) -= self.bytes;
     }
+}
+
+/// Bytes of a page of WebAssembly memory.
+const WASM_PAGE_BYTES: u64 = 64 << 10;
+
+/// Refuses a component whose instances could not even begin within what a guest may use.
+fn check_room(component: &Component, guest: &GuestSettings) -> Result<(), LoadError> {
+    // Components that are given modules from outside say nothing; no host gives any.
+    let Some(needed) = component.resources_required() else { return Ok(()) };
+    let bytes = needed.max_initial_memory_size.unwrap_or(0).saturating_mul(WASM_PAGE_BYTES);
+    if bytes > guest.memory_bytes {
+        let limit = guest.memory_bytes;
+        return Err(LoadError::Room(format!(
+            "it begins with a memory of {bytes} bytes, over the limit of {limit} (guest.memory_bytes)"
+        )));
+    }
+    let elements = needed.max_initial_table_size.unwrap_or(0);
+    if elements > guest.table_elements {
+        let limit = guest.table_elements;
+        return Err(LoadError::Room(format!(
+            "it begins with a table of {elements} elements, over the limit of {limit} \
+             (guest.table_elements)"
+        )));
+    }
+    Ok(())
+}
+
+/// The error of a component whose imports or exports have other types than its world's: the first of
+/// them by name, or what wasmtime says where that is not the matter.
+async fn wrong_types(source: std::path::PathBuf, words: String) -> LoadError {
+    let explained = tokio::task::spawn_blocking(move || {
+        let bytes = std::fs::read(source).ok()?;
+        let world = gate::examine(&bytes, u64::MAX).ok()?.world;
+        world::explain(&bytes, world)
+    });
+    LoadError::Link(explained.await.ok().flatten().unwrap_or(words))
 }
 
 fn nanoseconds(time: Duration) -> u64 {

@@ -4,11 +4,13 @@
 
 use std::collections::BTreeSet;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use wasmparser::{ComponentTypeRef, Parser, Payload, Validator, WasmFeatures};
 
+use crate::checks::Check;
+
 /// The worlds a component may be written for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum World {
     /// `modelet:model/model`, over `wasi:nn`.
@@ -17,8 +19,18 @@ pub enum World {
     ModelOwn,
 }
 
+impl World {
+    /// The world's name in `wit/`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Model => "modelet:model/model",
+            Self::ModelOwn => "modelet:model/model-own",
+        }
+    }
+}
+
 /// What the gate found out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ComponentFacts {
     /// Its length.
     pub bytes: u64,
@@ -30,6 +42,8 @@ pub struct ComponentFacts {
     pub exports: Vec<String>,
     /// Core modules inside it.
     pub core_modules: usize,
+    /// Functions of these.
+    pub functions: u64,
 }
 
 /// Why a component is refused.
@@ -54,6 +68,8 @@ pub enum GateError {
     CoreModule,
     #[error("the component is not valid: {0}")]
     Invalid(String),
+    #[error("the component has {have} {what}, over the limit of {limit}")]
+    TooMany { what: &'static str, have: u64, limit: u64 },
     #[error(
         "the component imports {import:?}, which this host does not offer; a model may import {offered}"
     )]
@@ -66,6 +82,76 @@ pub enum GateError {
         "the component imports both wasi:nn and modelet:nn; a component is written for one of the two"
     )]
     BothNamespaces,
+}
+
+impl GateError {
+    /// The check that the component does not pass.
+    pub fn check(&self) -> Check {
+        match self {
+            Self::Empty | Self::TooLarge { .. } => Check::Size,
+            Self::Elf | Self::Text | Self::NotWasm(_) | Self::CoreModule => Check::Binary,
+            Self::Invalid(_) => Check::Valid,
+            Self::TooMany { .. } => Check::Counts,
+            Self::ForbiddenImport { .. } | Self::MissingExport { .. } | Self::BothNamespaces => {
+                Check::World
+            }
+        }
+    }
+}
+
+/// Core modules of a component. The pool has room for 64 of their instances in one component; a Python
+/// component has 14.
+pub const MAX_CORE_MODULES: u64 = 64;
+
+/// Components inside a component. Composition nests some; each is walked at every load.
+pub const MAX_NESTED_COMPONENTS: u64 = 100;
+
+/// Functions of all core modules together. A Python component has some ten thousand; each costs the
+/// compiler and the mapped image something however short it is.
+pub const MAX_FUNCTIONS: u64 = 250_000;
+
+/// Segments of data and elements of all core modules together; each is copied at every start.
+pub const MAX_SEGMENTS: u64 = 50_000;
+
+/// Globals of all core modules together: they are in every instance.
+pub const MAX_GLOBALS: u64 = 50_000;
+
+/// What is counted of a component.
+#[derive(Debug, Default)]
+struct Counts {
+    core_modules: u64,
+    components: u64,
+    functions: u64,
+    segments: u64,
+    globals: u64,
+}
+
+impl Counts {
+    fn add(&mut self, payload: &Payload<'_>) {
+        match payload {
+            Payload::ModuleSection { .. } => self.core_modules += 1,
+            Payload::ComponentSection { .. } => self.components += 1,
+            Payload::FunctionSection(section) => self.functions += u64::from(section.count()),
+            Payload::DataSection(section) => self.segments += u64::from(section.count()),
+            Payload::ElementSection(section) => self.segments += u64::from(section.count()),
+            Payload::GlobalSection(section) => self.globals += u64::from(section.count()),
+            _ => {}
+        }
+    }
+
+    fn check(&self) -> Result<(), GateError> {
+        let counted = [
+            ("core modules", self.core_modules, MAX_CORE_MODULES),
+            ("nested components", self.components, MAX_NESTED_COMPONENTS),
+            ("functions", self.functions, MAX_FUNCTIONS),
+            ("segments of data and elements", self.segments, MAX_SEGMENTS),
+            ("globals", self.globals, MAX_GLOBALS),
+        ];
+        match counted.into_iter().find(|(_, have, limit)| have > limit) {
+            Some((what, have, limit)) => Err(GateError::TooMany { what, have, limit }),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Interfaces of ours and of wasi-nn, spelled with their versions: the linker matches them whole.
@@ -112,15 +198,13 @@ pub fn examine(bytes: &[u8], limit: u64) -> Result<ComponentFacts, GateError> {
     Validator::new_with_features(features()).validate_all(bytes).map_err(invalid)?;
     let mut imports = BTreeSet::new();
     let mut exports = BTreeSet::new();
-    let mut core_modules = 0;
+    let mut counts = Counts::default();
     let mut depth = 0u32;
     for payload in Parser::new(0).parse_all(bytes) {
-        match payload.map_err(invalid)? {
-            Payload::ModuleSection { .. } => {
-                core_modules += 1;
-                depth += 1;
-            }
-            Payload::ComponentSection { .. } => depth += 1,
+        let payload = payload.map_err(invalid)?;
+        counts.add(&payload);
+        match payload {
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::ComponentImportSection(section) if depth == 0 => {
                 for import in section {
@@ -139,19 +223,29 @@ pub fn examine(bytes: &[u8], limit: u64) -> Result<ComponentFacts, GateError> {
             _ => {}
         }
     }
+    counts.check()?;
     let imports: Vec<_> = imports.into_iter().collect();
     let exports: Vec<_> = exports.into_iter().collect();
     let world = check_world(&imports, &exports)?;
-    Ok(ComponentFacts { bytes: bytes.len() as u64, world, imports, exports, core_modules })
+    let core_modules = usize::try_from(counts.core_modules).unwrap_or(usize::MAX);
+    let (bytes, functions) = (bytes.len() as u64, counts.functions);
+    Ok(ComponentFacts { bytes, world, imports, exports, core_modules, functions })
+}
+
+/// Checks the size alone, before anything is read.
+///
+/// # Errors
+/// [`GateError::Empty`] or [`GateError::TooLarge`].
+pub fn check_size(bytes: u64, limit: u64) -> Result<(), GateError> {
+    match bytes {
+        0 => Err(GateError::Empty),
+        bytes if bytes > limit => Err(GateError::TooLarge { bytes, limit }),
+        _ => Ok(()),
+    }
 }
 
 fn check_kind(bytes: &[u8], limit: u64) -> Result<(), GateError> {
-    if bytes.is_empty() {
-        return Err(GateError::Empty);
-    }
-    if bytes.len() as u64 > limit {
-        return Err(GateError::TooLarge { bytes: bytes.len() as u64, limit });
-    }
+    check_size(bytes.len() as u64, limit)?;
     if bytes.starts_with(b"\x7fELF") {
         return Err(GateError::Elf);
     }
@@ -235,6 +329,30 @@ mod tests {
             }
         }
         assert!(examine(&PASSTHROUGH[..PASSTHROUGH.len() / 2], LIMIT).is_err());
+    }
+
+    #[test]
+    fn a_component_of_too_many_parts_is_refused_for_each_kind_of_part() {
+        let nested = |part: &str, count: u64| {
+            format!("(component {})", part.repeat(usize::try_from(count).unwrap()))
+        };
+        let inside = |part: &str, count: u64| {
+            format!("(component (core module {}))", part.repeat(usize::try_from(count).unwrap()))
+        };
+        for (text, what) in [
+            (nested("(core module)", MAX_CORE_MODULES + 1), "core modules"),
+            (nested("(component)", MAX_NESTED_COMPONENTS + 1), "nested components"),
+            (inside("(func)", MAX_FUNCTIONS + 1), "functions"),
+            (inside("(global i32 i32.const 0)", MAX_GLOBALS + 1), "globals"),
+        ] {
+            let error = examine(&wat::parse_str(text).unwrap(), 64 << 20).unwrap_err();
+            assert_eq!(error.check(), Check::Counts);
+            assert!(error.to_string().contains(what), "{error}");
+        }
+        // At the limits it is only no model.
+        let most = inside("(func)", MAX_FUNCTIONS);
+        let error = examine(&wat::parse_str(most).unwrap(), 64 << 20).unwrap_err();
+        assert_eq!(error.check(), Check::World);
     }
 
     #[test]

@@ -169,11 +169,13 @@ fn failed(error: &wasmtime::Error, refused: Option<Refusal>) -> StartError {
         return StartError::HostFull(full.to_string());
     }
     match refused {
-        Some(Refusal::Host(_)) => {
-            StartError::HostFull(refused.map(|refusal| refusal.to_string()).unwrap_or_default())
-        }
+        Some(refusal @ Refusal::Host(_)) => StartError::HostFull(refusal.to_string()),
         Some(refusal) => StartError::Failed(refusal.to_string()),
-        None => StartError::Failed(format!("{error:#}")),
+        None => {
+            // The root cause is one line; the backtrace of the guest goes to the operator.
+            tracing::debug!(error = format!("{error:?}"), "an instance did not start");
+            StartError::Failed(error.root_cause().to_string())
+        }
     }
 }
 

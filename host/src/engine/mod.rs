@@ -14,6 +14,7 @@ pub mod instance;
 pub mod memory;
 pub mod pool;
 pub mod state;
+pub mod world;
 
 use std::num::NonZeroUsize;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};

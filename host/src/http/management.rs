@@ -24,7 +24,7 @@ use crate::error::{Error, Kind};
 use crate::host::Host;
 use crate::ledger::Window;
 use crate::names::{AliasName, ModelName, VersionName};
-use crate::publish::{self, Published};
+use crate::publish::{self, Outcome, Published};
 use crate::registry::{
     Alias, Change, Expect, HistoryError, Model, Op, Registry as _, Version, WeightedTarget,
 };
@@ -241,30 +241,28 @@ async fn publish_version(
         }
     };
     let published = publish::publish(&host, model, version, query?.dry_run, parts).await?;
-    let document = |version: &Version| {
-        let snapshot = host.snapshot();
-        let model = snapshot.get(&version.model);
-        model.map_or(json!(null), |model| version_document(&host, model, version))
-    };
-    Ok(match published {
-        Published::Dry(version) => Json(json!({
+    let Published { version, outcome, warnings } = published;
+    if outcome == Outcome::Dry {
+        let body = json!({
             "dry_run": true,
+            "warnings": warnings,
             "version": { "model": version.model, "version": version.name, "digest": version.digest,
                 "component": version.record.component, "assets": version.record.assets,
                 "signature": version.record.signature },
-        }))
-        .into_response(),
-        Published::Committed(version, created) => {
-            let snapshot = host.snapshot();
-            let model = snapshot.get(&version.model);
-            let mut aliases = model.into_iter().flat_map(|model| model.aliases_of(&version.name));
-            let live = aliases.any(|alias| alias.as_str() == crate::names::LIVE);
-            let body = document(&version);
-            let status = if created { StatusCode::CREATED } else { StatusCode::OK };
-            let body = json!({ "created": created, "live": live, "version": body });
-            (status, Json(body)).into_response()
-        }
-    })
+        });
+        return Ok(Json(body).into_response());
+    }
+    let created = outcome == Outcome::Created;
+    let snapshot = host.snapshot();
+    let model = snapshot.get(&version.model);
+    let mut aliases = model.into_iter().flat_map(|model| model.aliases_of(&version.name));
+    let live = aliases.any(|alias| alias.as_str() == crate::names::LIVE);
+    let document = model.map(|model| version_document(&host, model, &version));
+    let body = json!({
+        "created": created, "live": live, "warnings": warnings, "version": document,
+    });
+    let status = if created { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(body)).into_response())
 }
 
 /// Makes a change and what it leaves behind goes; a dry run only checks it.

@@ -4,6 +4,7 @@
 //! it; when the last holder lets go its memory returns to the system.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -13,7 +14,9 @@ use bytes::Bytes;
 use super::backend::{
     BackendKind, Backends, Cancel, LoadError, LoadOptions, LoadedGraph, RunError,
 };
+use super::gate::{GraphFiles, GraphGateError};
 use super::onnx::{Onnx, OnnxError};
+use crate::checks::Check;
 use crate::cost::Cost;
 use crate::digest::Digest;
 use crate::ledger::{Ledger, ObjectAccount, ObjectKind};
@@ -126,15 +129,6 @@ impl Graph {
         self.stuck.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Runs it once on made-up inputs, on the calling thread. Evidence that the engine can run it, not
-    /// proof: made-up inputs can be wrong for a graph that callers run well.
-    ///
-    /// # Errors
-    /// What the engine says.
-    pub fn probe(&self) -> Result<(), RunError> {
-        super::backend::probe(&*self.loaded, &self.signature, &Cancel::new()).map(|_| ())
-    }
-
     /// Runs it on the calling thread, which must have a native stack.
     ///
     /// # Errors
@@ -158,6 +152,32 @@ pub struct GraphSource {
     external: Vec<(AssetName, Bytes)>,
 }
 
+/// A graph whose parts have been found: parsed, its external data not yet read.
+pub struct Located {
+    onnx: Onnx,
+    model: BlobRef,
+    external: Vec<(AssetName, BlobRef)>,
+    /// Bytes of all of them.
+    bytes: u64,
+}
+
+impl Located {
+    /// Where its bytes are, for a worker.
+    pub fn files(&self, path: impl Fn(&BlobRef) -> PathBuf) -> GraphFiles {
+        let external = self.external.iter();
+        GraphFiles {
+            model: path(&self.model),
+            external: external.map(|(location, blob)| (location.clone(), path(blob))).collect(),
+            bytes: self.bytes,
+        }
+    }
+
+    /// The digests that identify it, the model's first.
+    pub fn digests(&self) -> (Digest, Vec<Digest>) {
+        (self.model.digest, self.external.iter().map(|(_, blob)| blob.digest).collect())
+    }
+}
+
 /// Why a graph cannot be had.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
@@ -176,6 +196,30 @@ pub enum GraphError {
     Load { asset: String, error: LoadError },
     #[error("cannot read the asset {asset:?}: {error}")]
     Read { asset: String, error: std::io::Error },
+    #[error("the graph {asset:?} {error}")]
+    Gate { asset: String, error: GraphGateError },
+}
+
+impl GraphError {
+    /// The check that the graph does not pass; none where it is not the graph's fault.
+    pub fn check(&self) -> Option<Check> {
+        match self {
+            Self::Onnx { error, .. } => Some(match **error {
+                OnnxError::Location { .. }
+                | OnnxError::MissingAsset { .. }
+                | OnnxError::ExternalData { .. } => Check::GraphFiles,
+                _ => Check::GraphFormat,
+            }),
+            Self::MissingExternal { .. } => Some(Check::GraphFiles),
+            Self::TooLarge { .. } => Some(Check::GraphFormat),
+            // A version that asks for an engine which is not there could be published elsewhere.
+            Self::Load { .. } | Self::Gate { error: GraphGateError::Engine(_), .. } => {
+                Some(Check::GraphLoad)
+            }
+            Self::Gate { error: GraphGateError::Refused(refusal), .. } => Some(refusal.check),
+            Self::Gate { .. } | Self::Read { .. } => None,
+        }
+    }
 }
 
 /// The assets of one version, as the store reads them.
@@ -225,6 +269,36 @@ impl GraphStore {
         &self.backends
     }
 
+    /// Reads and parses a graph and finds its external data. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`GraphError`], naming the asset.
+    pub fn locate(
+        &self,
+        asset: &AssetName,
+        assets: &dyn AssetSource,
+    ) -> Result<Located, GraphError> {
+        let missing = |location: &str| GraphError::MissingExternal {
+            asset: asset.to_string(),
+            location: location.to_owned(),
+        };
+        let model = assets.find(asset.as_str()).ok_or_else(|| missing(asset.as_str()))?;
+        self.check_size(asset, model.bytes)?;
+        let bytes = read(asset, assets, &model)?;
+        let onnx = Onnx::parse(bytes).map_err(|error| onnx_error(asset, error))?;
+        let locations = onnx.external_files().map_err(|error| onnx_error(asset, error))?;
+        let mut bytes = model.bytes;
+        let mut external = Vec::new();
+        for location in locations {
+            let name = beside(asset, &location);
+            let blob = assets.find(&name).ok_or_else(|| missing(&name))?;
+            bytes = bytes.saturating_add(blob.bytes);
+            self.check_size(asset, bytes)?;
+            external.push((location, blob));
+        }
+        Ok(Located { onnx, model, external, bytes })
+    }
+
     /// Reads and parses a graph with its external data. Blocks on the disk.
     ///
     /// # Errors
@@ -234,29 +308,13 @@ impl GraphStore {
         asset: &AssetName,
         assets: &dyn AssetSource,
     ) -> Result<GraphSource, GraphError> {
-        let missing = |location: &str| GraphError::MissingExternal {
-            asset: asset.to_string(),
-            location: location.to_owned(),
-        };
-        let read = |blob: &BlobRef| {
-            assets.read(blob).map_err(|error| GraphError::Read { asset: asset.to_string(), error })
-        };
-        let blob = assets.find(asset.as_str()).ok_or_else(|| missing(asset.as_str()))?;
-        self.check_size(asset, blob.bytes)?;
-        let onnx = Onnx::parse(read(&blob)?).map_err(|error| onnx_error(asset, error))?;
-        let locations = onnx.external_files().map_err(|error| onnx_error(asset, error))?;
-        let mut total = blob.bytes;
-        let mut digests = Vec::new();
-        let mut external = Vec::new();
-        for location in locations {
-            let name = beside(asset, &location);
-            let blob = assets.find(&name).ok_or_else(|| missing(&name))?;
-            total = total.saturating_add(blob.bytes);
-            self.check_size(asset, total)?;
-            digests.push(blob.digest);
-            external.push((location, read(&blob)?));
-        }
-        Ok(GraphSource { onnx, digests: (blob.digest, digests), external })
+        let located = self.locate(asset, assets)?;
+        let digests = located.digests();
+        let external = located.external.into_iter();
+        let external = external
+            .map(|(location, blob)| Ok((location, read(asset, assets, &blob)?)))
+            .collect::<Result<_, _>>()?;
+        Ok(GraphSource { onnx: located.onnx, digests, external })
     }
 
     fn check_size(&self, asset: &AssetName, bytes: u64) -> Result<(), GraphError> {
@@ -345,6 +403,10 @@ impl GraphStore {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<GraphKey, Arc<Mutex<Weak<Graph>>>>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn read(asset: &AssetName, assets: &dyn AssetSource, blob: &BlobRef) -> Result<Bytes, GraphError> {
+    assets.read(blob).map_err(|error| GraphError::Read { asset: asset.to_string(), error })
 }
 
 fn onnx_error(asset: &AssetName, error: OnnxError) -> GraphError {

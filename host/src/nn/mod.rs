@@ -3,6 +3,7 @@
 
 pub mod backend;
 pub mod compute;
+pub mod gate;
 pub mod graph;
 pub mod onnx;
 

@@ -146,6 +146,11 @@ impl Backends {
         self.get(kind).ok().map(|backend| format!("{kind} {}", backend.version()))
     }
 
+    /// The file that one of the engines was loaded from; none where it is not there or linked in.
+    pub fn library(&self, kind: BackendKind) -> Option<PathBuf> {
+        self.get(kind).ok()?.library().map(Path::to_owned)
+    }
+
     /// Loads a model into one of the engines; see [`Backend::load`].
     ///
     /// # Errors

@@ -11,6 +11,7 @@ mod tests;
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -73,6 +74,11 @@ pub trait Backend: Send + Sync {
 
     /// The engine's version, as it says itself.
     fn version(&self) -> String;
+
+    /// The file that the engine was loaded from; none where it is linked in.
+    fn library(&self) -> Option<&Path> {
+        None
+    }
 
     /// Loads a model. Called once per graph and host; takes from milliseconds to many seconds.
     ///

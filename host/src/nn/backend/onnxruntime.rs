@@ -78,6 +78,10 @@ impl Backend for OnnxRuntime {
         self.library.version.clone()
     }
 
+    fn library(&self) -> Option<&Path> {
+        Some(&self.library.path)
+    }
+
     fn load(
         &self,
         model: Bytes,

@@ -42,7 +42,7 @@ pub(super) struct Library {
     /// The version it says it is, such as `1.32.0`.
     pub(super) version: String,
     /// The file it was loaded from.
-    path: PathBuf,
+    pub(super) path: PathBuf,
 }
 
 /// The engine keeps its environment, logger and allocators in globals, so a process has one
