@@ -1,5 +1,12 @@
 //! Every decoder on its seeds, on cut seeds, and on as many damaged ones as some seconds are enough for.
 //! The damage follows from a fixed seed, so a failure comes again; what failed is kept in a file.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test that is wrong may panic, and one that fails says how to see it again"
+)]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

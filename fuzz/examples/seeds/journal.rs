@@ -68,7 +68,7 @@ fn history() -> Vec<Value> {
     let record = |change: Value| {
         let mut record = json!({"time_ms": 5, "actor": "a", "change": change});
         if let ("publish", Some(fields)) =
-            (change["op"].as_str().unwrap_or_default(), record.as_object_mut())
+            (change.get("op").and_then(Value::as_str).unwrap_or_default(), record.as_object_mut())
         {
             fields.insert("model_id".to_owned(), json!("0000000005041061050R3GG28A"));
             fields.insert("digest".to_owned(), json!(digest));
