@@ -215,8 +215,9 @@ impl Tensor {
 
     /// How many elements there are.
     pub fn element_count(&self) -> usize {
-        // The constructor proved that the product fits.
-        self.shape.iter().product()
+        // The constructor proved that there is a count; a plain product would overflow on its way to
+        // the zero that makes `[usize::MAX, 2, 0]` empty.
+        element_count(&self.shape).unwrap_or_default()
     }
 
     /// The same tensor with its data at a multiple of [`ALIGNMENT`]; copies only if it is not yet.
@@ -370,7 +371,8 @@ mod tests {
         let error = Tensor::new(Datatype::Fp32, vec![2, 2], data.clone()).unwrap_err();
         assert_eq!(error.to_string(), "FP32 of shape [2,2] takes 16 bytes, and 24 were given");
         assert!(Tensor::new(Datatype::Fp64, vec![], data.slice(..8)).is_ok());
-        assert!(Tensor::new(Datatype::Fp64, vec![0, usize::MAX, usize::MAX], Bytes::new()).is_ok());
+        let empty = Tensor::new(Datatype::Fp64, vec![usize::MAX, usize::MAX, 0], Bytes::new());
+        assert_eq!(empty.unwrap().element_count(), 0);
         assert!(Tensor::new(Datatype::Fp64, vec![usize::MAX, 2], Bytes::new()).is_err());
         assert!(Tensor::new(Datatype::Fp64, vec![usize::MAX / 2], Bytes::new()).is_err());
         assert!(Tensor::new(Datatype::Uint8, vec![1; 33], data.slice(..1)).is_err());

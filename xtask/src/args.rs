@@ -1,12 +1,14 @@
 //! The command line of `cargo xtask`: its commands, their options and their help.
 
 use std::ffi::OsString;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
-use lexopt::Arg;
+use lexopt::{Arg, ValueExt as _};
 
 use crate::check::Part;
+use crate::soak;
 
 /// What the person asked for.
 #[derive(Debug, PartialEq)]
@@ -19,6 +21,7 @@ pub(crate) enum Command {
     Test,
     /// The parts to check, in the order to run them.
     Check(Vec<Part>),
+    Soak(SoakOptions),
 }
 
 /// The options of `demo`.
@@ -31,6 +34,18 @@ pub(crate) struct DemoOptions {
     /// The server's data directory; a folder in the cache by default.
     pub(crate) data_dir: Option<PathBuf>,
 }
+
+/// The options of `soak`.
+#[derive(Debug, PartialEq)]
+pub(crate) struct SoakOptions {
+    /// How long each part runs.
+    pub(crate) minutes: u32,
+    /// The parts, in the order to run them.
+    pub(crate) parts: Vec<&'static soak::Part>,
+}
+
+/// A minute for each decoder, about.
+const DEFAULT_SOAK_MINUTES: u32 = 10;
 
 const DEFAULT_LISTEN: &str = "127.0.0.1:0";
 
@@ -45,6 +60,7 @@ Commands:
   demo     Set up, build, serve the example models, call them, show the accounts
   test     Set up, check, and run every test; what CI runs
   check    Format, tidy rules, licences and lints
+  soak     For minutes or hours what the tests do for seconds
 
 `cargo xtask COMMAND --help` says more.
 
@@ -93,6 +109,19 @@ Parts (all of them if none is named):
   licences  Licences, bans and sources of all dependencies, by deny.toml
   lints     clippy on all targets, warnings are errors";
 
+const SOAK_HELP: &str = "\
+Usage: cargo xtask soak [--minutes N] [PART...]
+
+Runs for long what the tests run for seconds, and prints what it came to. Inputs that break a decoder
+are copied to fuzz/seeds, where every test run tries them from then on.
+
+Parts (all of them if none is named):
+  fuzz   Every decoder under libFuzzer, from the seeds and from what earlier runs learnt
+  tests  The integration tests that have `soak` in their names, at full length
+
+Options:
+  --minutes N  How long each part runs; `fuzz` divides it among the decoders [default: 10]";
+
 /// Reads the arguments after the program's name.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command> {
     let mut parser = lexopt::Parser::from_args(arguments);
@@ -109,6 +138,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
         "test" => without_options(&mut parser, Command::Test, TEST_HELP),
         "demo" => parse_demo(&mut parser),
         "check" => parse_check(&mut parser),
+        "soak" => parse_soak(&mut parser),
         _ => bail!("no command '{name}'; `cargo xtask --help` lists them"),
     }
 }
@@ -158,6 +188,25 @@ fn parse_check(parser: &mut lexopt::Parser) -> Result<Command> {
     Ok(Command::Check(parts))
 }
 
+fn parse_soak(parser: &mut lexopt::Parser) -> Result<Command> {
+    let mut options = SoakOptions { minutes: DEFAULT_SOAK_MINUTES, parts: Vec::new() };
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help(SOAK_HELP)),
+            Arg::Long("minutes") => {
+                let minutes: NonZeroU32 = parser.value()?.parse()?;
+                options.minutes = minutes.get();
+            }
+            Arg::Value(name) => options.parts.push(name.to_string_lossy().parse()?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    if options.parts.is_empty() {
+        options.parts.extend(soak::PARTS);
+    }
+    Ok(Command::Soak(options))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,13 +218,15 @@ mod tests {
     #[test]
     fn every_command_has_help_of_its_own() {
         let mut texts = Vec::new();
-        for line in ["", "setup -h", "assets --help", "demo --help", "test --help", "check -h"] {
+        for line in
+            ["", "setup -h", "assets --help", "demo --help", "test --help", "check -h", "soak -h"]
+        {
             let Command::Help(text) = parsed(line).unwrap() else { panic!("no help for '{line}'") };
             assert!(text.contains("Usage: cargo xtask"), "{text}");
             texts.push(text);
         }
         texts.dedup();
-        assert_eq!(texts.len(), 6);
+        assert_eq!(texts.len(), 7);
         assert_eq!(parsed("--help").unwrap(), parsed("").unwrap());
     }
 
@@ -194,6 +245,20 @@ mod tests {
     fn a_check_without_parts_checks_all() {
         assert_eq!(parsed("check").unwrap(), Command::Check(Part::ALL.to_vec()));
         assert_eq!(parsed("check tidy").unwrap(), Command::Check(vec![Part::Tidy]));
+    }
+
+    #[test]
+    fn a_soak_takes_minutes_and_parts_and_has_a_line_of_help_for_each() {
+        let all = SoakOptions { minutes: 10, parts: soak::PARTS.iter().collect() };
+        assert_eq!(parsed("soak").unwrap(), Command::Soak(all));
+        let Command::Soak(some) = parsed("soak --minutes 60 fuzz").unwrap() else { panic!() };
+        assert_eq!((some.minutes, some.parts.len(), some.parts[0].name), (60, 1, "fuzz"));
+        for part in soak::PARTS {
+            assert!(SOAK_HELP.contains(&format!("\n  {} ", part.name)), "{}", part.name);
+        }
+        for line in ["soak --minutes 0", "soak --minutes", "soak --hours 1", "soak sleep"] {
+            assert!(parsed(line).is_err(), "'{line}' was accepted");
+        }
     }
 
     #[test]

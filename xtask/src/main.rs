@@ -18,6 +18,7 @@ mod pins;
 mod process;
 mod server;
 mod setup;
+mod soak;
 mod stages;
 mod suite;
 
@@ -46,5 +47,6 @@ fn run() -> anyhow::Result<()> {
         Command::Demo(options) => demo::run(&options),
         Command::Test => suite::run(),
         Command::Check(parts) => check::run(&parts),
+        Command::Soak(options) => soak::run(options.minutes, &options.parts),
     }
 }

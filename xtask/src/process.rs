@@ -40,6 +40,14 @@ pub(crate) fn is_installed(program: &str, arguments: &[&str]) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
+/// Installs `package` for `cargo SUBCOMMAND` unless some version of it is there.
+pub(crate) fn install(subcommand: &str, package: &str, version: &str) -> Result<()> {
+    if is_installed(env!("CARGO"), &[subcommand, "--version"]) {
+        return Ok(());
+    }
+    run(command(env!("CARGO")).args(["install", "--locked", package, "--version", version]))
+}
+
 /// Errors with the remedy unless the program is there.
 pub(crate) fn require(program: &str, remedy: &str) -> Result<()> {
     if is_installed(program, &["--version"]) {

@@ -35,13 +35,9 @@ pub(crate) fn run() -> Result<()> {
     stages.finish()
 }
 
-fn install_nextest() -> Result<()> {
-    if process::is_installed(env!("CARGO"), &["nextest", "--version"]) {
-        return Ok(());
-    }
-    let mut install = process::command(env!("CARGO"));
-    install.args(["install", "--locked", "cargo-nextest", "--version", NEXTEST_VERSION]);
-    process::run(&mut install)
+/// Installs cargo-nextest unless it is there.
+pub(crate) fn install_nextest() -> Result<()> {
+    process::install("nextest", "cargo-nextest", NEXTEST_VERSION)
 }
 
 fn nextest(ready: &Ready, options: &[&str]) -> Result<()> {

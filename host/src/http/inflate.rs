@@ -2,10 +2,11 @@
 //!
 //! `deflate` is the zlib format (RFC 1950), as HTTP defines it (RFC 9110, section 8.4.1.2).
 
+use std::fmt::Display;
 use std::io::Read;
 
 use bytes::Bytes;
-use flate2::read::{GzDecoder, ZlibDecoder};
+use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
 use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
 
@@ -44,7 +45,7 @@ pub fn coding(headers: &HeaderMap) -> Result<Option<Coding>, Error> {
 /// Inflates `body` into a buffer whose byte at `aligned_offset` is aligned.
 ///
 /// # Errors
-/// When the body is damaged, or becomes longer than `limit` bytes.
+/// When the body is damaged, has more after its end, or becomes longer than `limit` bytes.
 pub fn inflate(
     body: &[u8],
     coding: Coding,
@@ -52,19 +53,29 @@ pub fn inflate(
     limit: u64,
 ) -> Result<Bytes, Error> {
     match coding {
-        Coding::Gzip => read(GzDecoder::new(body), aligned_offset, limit),
-        Coding::Deflate => read(ZlibDecoder::new(body), aligned_offset, limit),
+        // A gzip body may have several members (RFC 1952, section 2.2), and nothing else after one.
+        Coding::Gzip => read(&mut MultiGzDecoder::new(body), aligned_offset, limit),
+        Coding::Deflate => {
+            let mut decoder = ZlibDecoder::new(body);
+            let inflated = read(&mut decoder, aligned_offset, limit)?;
+            match decoder.into_inner().len() {
+                0 => Ok(inflated),
+                more => Err(damaged(format!("{more} bytes follow its end"))),
+            }
+        }
     }
 }
 
-fn read(mut from: impl Read, aligned_offset: usize, limit: u64) -> Result<Bytes, Error> {
+fn damaged(problem: impl Display) -> Error {
+    Error::new(Kind::BadRequest, format!("the body cannot be decompressed: {problem}"))
+        .at("header Content-Encoding")
+}
+
+fn read(from: &mut impl Read, aligned_offset: usize, limit: u64) -> Result<Bytes, Error> {
     let mut buffer = AlignedBuffer::with_aligned_offset(CHUNK_BYTES, aligned_offset);
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
-        let read = from.read(&mut chunk).map_err(|error| {
-            Error::new(Kind::BadRequest, format!("the body cannot be decompressed: {error}"))
-                .at("header Content-Encoding")
-        })?;
+        let read = from.read(&mut chunk).map_err(damaged)?;
         if read == 0 {
             return Ok(buffer.freeze());
         }
@@ -100,5 +111,24 @@ mod tests {
         let error = inflate(&gzip[..20], Coding::Gzip, 0, 200_000).unwrap_err();
         assert_eq!(error.kind(), Kind::BadRequest);
         assert!(inflate(b"plain", Coding::Deflate, 0, 100).is_err());
+    }
+
+    #[test]
+    fn what_follows_the_end_is_read_or_refused_and_never_dropped() {
+        let gzip = |bytes: &[u8]| {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap()
+        };
+        let members = [gzip(b"one "), gzip(b"two")].concat();
+        assert_eq!(inflate(&members, Coding::Gzip, 0, 100).unwrap(), &b"one two"[..]);
+        assert_eq!(inflate(&members, Coding::Gzip, 0, 6).unwrap_err().kind(), Kind::TooLarge);
+        let error = inflate(&[gzip(b"one"), b"two".to_vec()].concat(), Coding::Gzip, 0, 100);
+        assert_eq!(error.unwrap_err().kind(), Kind::BadRequest);
+        let mut zlib = ZlibEncoder::new(Vec::new(), Compression::fast());
+        zlib.write_all(b"one").unwrap();
+        let more = [zlib.finish().unwrap(), b"two".to_vec()].concat();
+        let error = inflate(&more, Coding::Deflate, 0, 100).unwrap_err();
+        assert!(error.text().contains("3 bytes follow its end"), "{}", error.text());
     }
 }

@@ -27,7 +27,7 @@ pub(super) struct Journal {
 
 /// What a scan found behind the good frames.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Tail {
+pub enum Tail {
     /// Nothing.
     Clean,
     /// Bytes that can only be a last frame whose write was cut short.
@@ -115,7 +115,7 @@ pub(super) fn scan(
 }
 
 /// The payload's frame.
-fn frame(payload: &[u8]) -> io::Result<Vec<u8>> {
+pub(super) fn frame(payload: &[u8]) -> io::Result<Vec<u8>> {
     let length = u32::try_from(payload.len()).map_err(io::Error::other)?.to_le_bytes();
     let mut frame = Vec::with_capacity(HEADER_BYTES + payload.len());
     frame.extend_from_slice(&MAGIC);

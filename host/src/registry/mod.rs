@@ -7,7 +7,7 @@
 //!
 //! Reading order: `snapshot` (what readers see), `change` (what writers ask for), `apply` (what it
 //! does), `record` and `journal` (how it is kept), `commit` (when), `blobs`, `index`, `open` (how a
-//! data directory is brought up), `disk` (the seam below all of them).
+//! data directory is brought up), `inspect` (a journal alone), `disk` (the seam below all of them).
 
 mod apply;
 mod blobs;
@@ -16,6 +16,7 @@ mod clock;
 mod commit;
 mod disk;
 mod index;
+mod inspect;
 mod journal;
 mod limits;
 mod open;
@@ -34,6 +35,8 @@ pub use change::{Change, CommitError, CommitErrorKind, Committed, Expect, Op, Pr
 pub use clock::{Clock, SystemClock};
 pub use commit::{CollectError, HistoryError};
 pub use disk::{Disk, DiskFile, DiskLock, LockOutcome, RealDisk, SyncSite};
+pub use inspect::JournalContents;
+pub use journal::Tail as JournalTail;
 pub use limits::{
     MAX_ACTOR_BYTES, MAX_ALIASES_PER_MODEL, MAX_HISTORY_ENTRIES, MAX_MODELS, MAX_RECORD_BYTES,
     MAX_TARGETS_PER_ALIAS, MAX_VERSIONS_PER_MODEL,

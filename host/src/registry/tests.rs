@@ -1,8 +1,9 @@
-//! Tests of the registry as a whole: the contract, crashes, damage. What they share.
+//! Tests of the registry as a whole: the contract, crashes, damage, reading. What they share.
 
 mod contract;
 mod crash;
 mod damage;
+mod inspect;
 mod replay;
 mod support;
 

@@ -1,0 +1,47 @@
+//! The manifest of an upload: what it says is what a version's record and annotations then say.
+
+use modelet_host::names::AliasName;
+use modelet_host::publish::Manifest;
+use modelet_host::version::{Annotations, BackendChoice, PoolPolicy};
+use serde_json::json;
+
+use crate::Outcome;
+
+/// A manifest's JSON.
+///
+/// # Panics
+/// When a property of the decoder does not hold.
+pub fn manifest(data: &[u8]) -> Outcome {
+    let Ok(manifest) = serde_json::from_slice::<Manifest>(data) else { return Outcome::Refused };
+    let again = written(&manifest);
+    let read = serde_json::from_slice::<Manifest>(&again);
+    let read =
+        read.unwrap_or_else(|error| panic!("{error} in {}", String::from_utf8_lossy(&again)));
+    assert_eq!(facts(&read), facts(&manifest));
+    assert_eq!(written(&read), again);
+    if let Some(accuracy) = &manifest.annotations.accuracy {
+        assert!(accuracy.value.is_finite(), "JSON has no {}", accuracy.value);
+    }
+    Outcome::Accepted
+}
+
+fn written(manifest: &Manifest) -> Vec<u8> {
+    let Manifest { backend, config, pool, annotations, task, alias } = manifest;
+    let document = json!({
+        "backend": backend,
+        "config": config,
+        "pool": pool,
+        "annotations": annotations,
+        "task": task,
+        "alias": alias,
+    });
+    document.to_string().into_bytes()
+}
+
+type Facts<'a> =
+    (BackendChoice, &'a PoolPolicy, &'a Annotations, Option<&'a str>, Option<&'a AliasName>);
+
+fn facts(manifest: &Manifest) -> (Facts<'_>, Vec<(&String, &String)>) {
+    let Manifest { backend, config, pool, annotations, task, alias } = manifest;
+    ((*backend, pool, annotations, task.as_deref(), alias.as_ref()), config.iter().collect())
+}

@@ -1,0 +1,71 @@
+//! `cargo xtask soak`: for minutes or hours what the tests do for seconds.
+
+mod fuzz;
+mod report;
+
+use std::str::FromStr;
+
+use anyhow::{Result, bail};
+
+use crate::process;
+use crate::setup::{self, Ready};
+use crate::stages::Stages;
+use crate::suite;
+
+/// One thing that is worth more time than the tests have.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Part {
+    /// What it is called on the command line.
+    pub(crate) name: &'static str,
+    work: Work,
+}
+
+/// What a part does.
+#[derive(Debug, PartialEq)]
+enum Work {
+    /// Gives every decoder to libFuzzer.
+    Fuzz,
+    /// Runs the integration tests that this nextest expression picks; each reads from
+    /// `MODELET_SOAK_MINUTES` how long to go on.
+    Tests(&'static str),
+}
+
+/// All parts. Another kind of soak is another entry, with its line in the help of `args.rs`.
+pub(crate) const PARTS: &[Part] = &[
+    Part { name: "fuzz", work: Work::Fuzz },
+    Part { name: "tests", work: Work::Tests("test(soak)") },
+];
+
+impl FromStr for &'static Part {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match PARTS.iter().find(|part| part.name == name) {
+            Some(part) => Ok(part),
+            None => bail!("no part '{name}' to soak; `cargo xtask soak --help` lists them"),
+        }
+    }
+}
+
+/// Runs each part for so many minutes, one after another; all of them, whatever one finds.
+pub(crate) fn run(minutes: u32, parts: &[&Part]) -> Result<()> {
+    let mut stages = Stages::default();
+    let ready = stages.run("set up", setup::prepare)?;
+    for part in parts {
+        stages.attempt(part.name, || match part.work {
+            Work::Fuzz => fuzz::run(&ready, minutes),
+            Work::Tests(filter) => tests(&ready, minutes, filter),
+        });
+    }
+    stages.finish()
+}
+
+fn tests(ready: &Ready, minutes: u32, filter: &str) -> Result<()> {
+    suite::install_nextest()?;
+    let mut nextest = ready.cargo();
+    nextest.args(["nextest", "run", "--package", "modelet-tests", "--cargo-profile", "ci"]);
+    // One at a time: each measures, and would measure the others too.
+    nextest.args(["--no-fail-fast", "--test-threads", "1", "--filter-expr", filter]);
+    nextest.env("MODELET_SOAK", "1").env("MODELET_SOAK_MINUTES", minutes.to_string());
+    process::run(&mut nextest)
+}
