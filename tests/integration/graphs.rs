@@ -66,6 +66,12 @@ pub(crate) fn file(graph: GraphProto) -> Vec<u8> {
     .encode_to_vec()
 }
 
+/// `y = -x`, of any length.
+pub(crate) fn negation() -> Vec<u8> {
+    let negate = node("", "Neg", &["x"], &["y"]);
+    file(graph(vec![value("x", &[-1])], vec![value("y", &[-1])], vec![negate]))
+}
+
 /// `y = x + w`, with `w` in a file beside the graph.
 pub(crate) fn with_external_weights(location: &str) -> Vec<u8> {
     let entry = |key: &str, value: &str| StringStringEntryProto {

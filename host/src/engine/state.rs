@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tracing::Level;
-use wasmtime::component::{Resource, ResourceTable};
+use wasmtime::component::{Resource, ResourceTable, ResourceTableError};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::background::Turns;
@@ -148,6 +148,17 @@ impl GuestState {
         self.held_bytes.saturating_add(bytes) <= self.tensor_limit
     }
 
+    /// Gives the guest a handle to something.
+    pub(crate) fn hold<T: Send + 'static>(&mut self, value: T) -> wasmtime::Result<Resource<T>> {
+        let limit = self.table.max_capacity();
+        self.table.push(value).map_err(|error| match error {
+            ResourceTableError::Full => wasmtime::format_err!(
+                "it holds {limit} handles already, the most it may (guest.handles)"
+            ),
+            other => other.into(),
+        })
+    }
+
     /// Gives the guest a handle to `tensor`.
     pub(crate) fn give_tensor(&mut self, tensor: Tensor) -> wasmtime::Result<Resource<Tensor>> {
         let bytes = tensor.data().len() as u64;
@@ -156,7 +167,7 @@ impl GuestState {
                 "a tensor of {bytes} bytes is more than is left of guest.tensor_bytes for this call"
             ));
         }
-        let handle = self.table.push(tensor)?;
+        let handle = self.hold(tensor)?;
         self.held_bytes += bytes;
         Ok(handle)
     }

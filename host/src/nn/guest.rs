@@ -54,7 +54,7 @@ impl GuestState {
         code: Code,
         message: impl Into<String>,
     ) -> wasmtime::Result<Result<T, Resource<GuestError>>> {
-        Ok(Err(self.table.push(GuestError::new(code, message))?))
+        Ok(Err(self.hold(GuestError::new(code, message))?))
     }
 
     /// The graph in one of the version's assets.
@@ -319,8 +319,8 @@ macro_rules! serve_namespace {
                     name: String,
                 ) -> wasmtime::Result<Result<Resource<GuestGraph>, Resource<GuestError>>> {
                     match self.find_graph(&name) {
-                        Ok(graph) => Ok(Ok(self.table.push(GuestGraph(graph))?)),
-                        Err(error) => Ok(Err(self.table.push(error)?)),
+                        Ok(graph) => Ok(Ok(self.hold(GuestGraph(graph))?)),
+                        Err(error) => Ok(Err(self.hold(error)?)),
                     }
                 }
             }
@@ -331,7 +331,7 @@ macro_rules! serve_namespace {
                     this: Resource<GuestGraph>,
                 ) -> wasmtime::Result<Result<Resource<GuestContext>, Resource<GuestError>>> {
                     let graph = Arc::clone(&self.table.get(&this)?.0);
-                    Ok(Ok(self.table.push(GuestContext(graph))?))
+                    Ok(Ok(self.hold(GuestContext(graph))?))
                 }
 
                 fn drop(&mut self, this: Resource<GuestGraph>) -> wasmtime::Result<()> {
