@@ -3,12 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use modelet_host::digest::Digest;
 use serde_json::json;
 
 use crate::harness::{Server, argmax, floats, model_file, multipart, send};
 
 /// Kills of the server in one run.
 const KILLS: u64 = 50;
+/// Bytes of the largest notes that a version carries: several writes of the server's, and pages of the
+/// disk's.
+const NOTES_BYTES: u64 = 300_000;
 
 /// What the server acknowledged: the digest of every version, and where `canary` points.
 #[derive(Debug, Default, Clone, PartialEq)]
@@ -79,17 +83,14 @@ impl Acknowledged {
 
     /// Compares with what a server says after it came up again, and takes over what was open.
     fn check(&mut self, server: &Server, seed: u64) {
-        let versions: BTreeMap<String, String> = match server.get("/api/v1/models/m/versions") {
-            answer if answer.status == 404 => BTreeMap::new(),
-            answer => answer.ok().json()["versions"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|v| {
-                    (v["version"].as_str().unwrap().into(), v["digest"].as_str().unwrap().into())
-                })
-                .collect(),
+        let documents = match server.get("/api/v1/models/m/versions") {
+            answer if answer.status == 404 => Vec::new(),
+            answer => answer.ok().json()["versions"].as_array().unwrap().clone(),
         };
+        let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        let versions: BTreeMap<String, String> =
+            documents.iter().map(|v| (text(&v["version"]), text(&v["digest"]))).collect();
+        documents.iter().for_each(|version| check_bytes(server, version, seed));
         let maybe: BTreeSet<_> = match &self.open {
             Some(Change::Publish(name) | Change::Delete(name)) => BTreeSet::from([name]),
             _ => BTreeSet::new(),
@@ -132,6 +133,32 @@ impl Acknowledged {
     }
 }
 
+/// The bytes that a version of this name was published with beside its graph: as long and as random as
+/// its name says, and the same whenever they are asked for.
+fn notes(version: &str) -> Vec<u8> {
+    let seed = version.bytes().fold(7, |seed: u64, byte| seed.wrapping_mul(31) + u64::from(byte));
+    let mut numbers = Numbers(seed);
+    (0..numbers.below(NOTES_BYTES)).map(|_| numbers.below(256) as u8).collect()
+}
+
+/// Every blob that a version names is there with the bytes of its digest, and its notes are those that
+/// were sent.
+#[track_caller]
+fn check_bytes(server: &Server, version: &serde_json::Value, seed: u64) {
+    let name = version["version"].as_str().unwrap();
+    let assets = version["assets"].as_object().unwrap();
+    for blob in assets.values().chain([&version["component"]]) {
+        let digest = blob["digest"].as_str().unwrap();
+        let hex = digest.strip_prefix("sha256:").unwrap();
+        let path = server.data_dir().join("blobs/sha256").join(&hex[..2]).join(hex);
+        let bytes = std::fs::read(&path)
+            .unwrap_or_else(|error| panic!("seed {seed}: a blob of {name} is gone: {error}"));
+        assert_eq!(Digest::of(&bytes).to_string(), digest, "seed {seed}: a blob of {name}");
+    }
+    let sent = Digest::of(&notes(name)).to_string();
+    assert_eq!(assets["notes.bin"]["digest"], sent, "seed {seed}: the notes of {name}");
+}
+
 impl Change {
     fn send(&self, url: &str) -> Option<crate::harness::Answer> {
         let base = format!("{url}/api/v1/models/m");
@@ -139,9 +166,12 @@ impl Change {
             Self::Publish(name) => {
                 // The configuration makes every version's record, and so its digest, its own.
                 let manifest = json!({ "config": { "name": name }, "backend": "rten" }).to_string();
-                let graph = model_file("mnist.onnx");
-                let parts: [(&str, &[u8]); 2] =
-                    [("manifest", manifest.as_bytes()), ("asset:model.onnx", &graph)];
+                let (graph, notes) = (model_file("mnist.onnx"), notes(name));
+                let parts: [(&str, &[u8]); 3] = [
+                    ("manifest", manifest.as_bytes()),
+                    ("asset:model.onnx", &graph),
+                    ("asset:notes.bin", &notes),
+                ];
                 let (content_type, body) = multipart(&parts);
                 let headers = [("content-type", content_type.as_str())];
                 send(&format!("{base}/versions/{name}"), "PUT", &headers, &body).ok()
