@@ -8,6 +8,7 @@ use modelet_host::version::Signature;
 use serde_json::json;
 
 use crate::args::InspectArgs;
+use crate::body;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::out::Out;
@@ -20,9 +21,7 @@ enum Found {
 
 pub(crate) fn run(args: &InspectArgs, out: &Out) -> Result<Exit, Failure> {
     let file = args.file.display().to_string();
-    let bytes = std::fs::read(&args.file).map_err(|error| {
-        Failure::new(Exit::Failed, format!("the file cannot be read: {error}")).at(file.clone())
-    })?;
+    let bytes = std::fs::read(&args.file).map_err(|error| body::unreadable(&args.file, &error))?;
     let found = examine(bytes, &file)?;
     out.answer(&document(&file, &found), || text(&file, &found))?;
     Ok(Exit::Ok)
