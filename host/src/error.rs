@@ -150,7 +150,7 @@ struct Details {
     internal: Option<String>,
     retry_after: Option<Duration>,
     /// The methods a route takes, for 405.
-    allow: Option<&'static str>,
+    allow: Option<Cow<'static, str>>,
 }
 
 impl Error {
@@ -204,14 +204,14 @@ impl Error {
 
     /// Which methods would do, sent as `Allow`.
     #[must_use]
-    pub fn allow(mut self, methods: &'static str) -> Self {
-        self.0.allow = Some(methods);
+    pub fn allow(mut self, methods: impl Into<Cow<'static, str>>) -> Self {
+        self.0.allow = Some(methods.into());
         self
     }
 
     /// Which methods would do, if that is the matter.
-    pub fn allowed(&self) -> Option<&'static str> {
-        self.0.allow
+    pub fn allowed(&self) -> Option<&str> {
+        self.0.allow.as_deref()
     }
 
     /// Its kind.

@@ -252,7 +252,10 @@ fn a_destroyed_index_is_rebuilt_and_the_models_are_served() {
     server.publish_onnx("mnist", "1", &model_file("mnist.onnx"), "auto").ok();
     assert!(server.stop().success());
     let pixels = floats(&model_file("digit-7.f32"));
-    for damage in ["overwritten", "removed"] {
+    for (damage, said) in [
+        ("overwritten", "index could not be used and was rebuilt"),
+        ("removed", "index was behind the journal and has caught up"),
+    ] {
         let index = data.path().join("index");
         match damage {
             "overwritten" => destroy(&index),
@@ -261,8 +264,69 @@ fn a_destroyed_index_is_rebuilt_and_the_models_are_served() {
         let server = Server::builder().data_dir(data.path()).start();
         let answer = server.infer_f32("mnist", "image", &[1, 1, 28, 28], &pixels);
         assert_eq!(argmax(&answer), 7, "{damage}");
+        assert!(server.log().contains(said), "{damage}: {}", server.log());
         assert!(server.stop().success());
     }
+}
+
+#[test]
+fn a_torn_frame_is_moved_aside_and_told_of() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::builder().data_dir(data.path()).start();
+    server.publish_onnx("mnist", "1", &model_file("mnist.onnx"), "auto").ok();
+    assert!(server.stop().success());
+    let journal = data.path().join("journal/journal");
+    let whole = std::fs::read(&journal).unwrap();
+    // The beginning of a frame, as a crash in the middle of its write leaves it.
+    let torn = [&whole[..], &whole[..20]].concat();
+    std::fs::write(&journal, torn).unwrap();
+    let server = Server::builder().data_dir(data.path()).start();
+    let log = server.log();
+    assert!(log.contains("torn frame") && log.contains("journal.torn-1"), "{log}");
+    assert!(log.contains("bytes=20"), "{log}");
+    assert_eq!(std::fs::read(data.path().join("journal/journal.torn-1")).unwrap(), whole[..20]);
+    assert_eq!(server.get("/readyz").ok().json()["registry"], json!({ "state": "writable" }));
+    server.get("/v2/models/mnist/ready").ok();
+}
+
+#[test]
+fn a_registry_that_lost_changes_serves_what_it_has_and_says_why_it_takes_none() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::builder().data_dir(data.path()).start();
+    server.publish_onnx("mnist", "1", &model_file("mnist.onnx"), "auto").ok();
+    let to = json!({ "targets": [{ "version": "1", "weight": 1 }] });
+    server.put("/api/v1/models/mnist/aliases/canary", &[], &to).ok();
+    assert!(server.stop().success());
+    let journal = data.path().join("journal/journal");
+    let whole = std::fs::read(&journal).unwrap();
+    std::fs::write(&journal, &whole[..whole.len() - 1]).unwrap();
+
+    let server = Server::builder().data_dir(data.path()).start();
+    let ready = server.get("/readyz").ok().json();
+    assert_eq!(
+        (&ready["status"], &ready["registry"]["state"]),
+        (&json!("ready"), &json!("read_only"))
+    );
+    let reason = ready["registry"]["reason"].as_str().unwrap();
+    assert!(reason.contains("epochs 2 to 2 were acknowledged and are gone"), "{reason}");
+    assert!(server.log().contains("the registry is read-only"), "{}", server.log());
+    let pixels = floats(&model_file("digit-7.f32"));
+    assert_eq!(argmax(&server.infer_f32("mnist", "image", &[1, 1, 28, 28], &pixels)), 7);
+    let health = server.cli(&["health"]).ok();
+    assert!(health.contains("read_only"), "{health}");
+
+    let path = "/api/v1/models/mnist/aliases/canary";
+    let body = serde_json::to_vec(&to).unwrap();
+    let headers = [("content-type", "application/json"), ("x-request-id", "the-refused-one")];
+    let refused = server.send("PUT", path, &headers, &body).error(503);
+    assert!(refused.contains("acknowledged and are gone"), "{refused}");
+    // What an operator has to see to is logged under the request's id.
+    let log = server.log();
+    let line = log.lines().find(|line| line.contains("the-refused-one"));
+    assert!(line.is_some_and(|line| line.contains("read_only")), "{log}");
+    let metrics = String::from_utf8(server.get("/metrics").body).unwrap();
+    let counted = "modelet_http_requests_total{route=\"management\",outcome=\"read_only\"} 1";
+    assert!(metrics.contains(counted), "{metrics}");
 }
 
 #[test]

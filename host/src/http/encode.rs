@@ -67,8 +67,8 @@ pub fn error(error: &Error) -> Response<Body> {
         // Whole seconds, and never zero: zero means at once.
         headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
     }
-    if let Some(methods) = error.allowed() {
-        headers.insert(ALLOW, HeaderValue::from_static(methods));
+    if let Some(methods) = error.allowed().and_then(|methods| methods.parse().ok()) {
+        headers.insert(ALLOW, methods);
     }
     response
 }

@@ -12,4 +12,7 @@ pub mod encode;
 pub mod inflate;
 pub mod management;
 pub mod oip;
+pub mod request_body;
 pub mod route;
+pub mod socket;
+pub mod under_way;
