@@ -16,7 +16,7 @@ use crate::http::account::Account;
 use crate::http::body::Body;
 use crate::http::request_body::{self, RequestBody};
 use crate::http::route::{Called, Route, route};
-use crate::http::{authenticate, decode, documents, encode, management};
+use crate::http::{authenticate, compress, decode, documents, encode, management};
 
 /// Answers one request: accounts for what [`answer`] comes to.
 pub async fn respond(host: &Arc<Host>, request: Request<Incoming>) -> Response<Body> {
@@ -45,7 +45,10 @@ async fn answer(
     let route = route(&head.method, head.uri.path(), &snapshot, ticket)?;
     account.routed(&route);
     match route {
-        Route::Infer(called) => infer(host, &caller, called, &head, body, account).await,
+        Route::Infer(called) => {
+            let response = infer(host, &caller, called, &head, body, account).await?;
+            compress::compress(&head.headers, response).await
+        }
         Route::Document(document) => documents::answer(host, &snapshot, &document),
         Route::Healthz => Ok(documents::healthz()),
         Route::Readyz => documents::readyz(host),

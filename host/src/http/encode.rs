@@ -2,7 +2,7 @@
 //! [`Kind::status`].
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response};
 use serde::Serialize;
 
@@ -69,6 +69,9 @@ pub fn error(error: &Error) -> Response<Body> {
     }
     if let Some(methods) = error.allowed().and_then(|methods| methods.parse().ok()) {
         headers.insert(ALLOW, methods);
+    }
+    if let Some(codings) = error.accepted() {
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(codings));
     }
     response
 }

@@ -5,7 +5,7 @@
 use std::io::Read;
 
 use bytes::Bytes;
-use flate2::read::{GzDecoder, ZlibDecoder};
+use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
 
@@ -16,13 +16,26 @@ use crate::tensor::AlignedBuffer;
 /// Bytes that are inflated at a time.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// How a request's body is compressed.
+/// The codings that are understood, as a refusal of any other lists them.
+const UNDERSTOOD: &str = "gzip, deflate";
+
+/// How a request's body is compressed, or an answer's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coding {
     /// RFC 1952.
     Gzip,
     /// RFC 1950.
     Deflate,
+}
+
+impl Coding {
+    /// Its name in headers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Deflate => "deflate",
+        }
+    }
 }
 
 /// How a request says its body is compressed; none if it is not.
@@ -37,7 +50,8 @@ pub fn coding(headers: &HeaderMap) -> Result<Option<Coding>, Error> {
         Ok("deflate") => Ok(Some(Coding::Deflate)),
         _ => Err(Error::new(Kind::Unsupported, "the body's coding is not understood")
             .at("header Content-Encoding")
-            .remedy("use gzip or deflate, or send the body as it is")),
+            .remedy("use gzip or deflate, or send the body as it is")
+            .accept_encoding(UNDERSTOOD)),
     }
 }
 
@@ -52,7 +66,8 @@ pub fn inflate(
     limit: u64,
 ) -> Result<Bytes, Error> {
     match coding {
-        Coding::Gzip => read(GzDecoder::new(body), aligned_offset, limit),
+        // A file may be several, one after the other (RFC 1952, section 2.2).
+        Coding::Gzip => read(MultiGzDecoder::new(body), aligned_offset, limit),
         Coding::Deflate => read(ZlibDecoder::new(body), aligned_offset, limit),
     }
 }
@@ -100,5 +115,23 @@ mod tests {
         let error = inflate(&gzip[..20], Coding::Gzip, 0, 200_000).unwrap_err();
         assert_eq!(error.kind(), Kind::BadRequest);
         assert!(inflate(b"plain", Coding::Deflate, 0, 100).is_err());
+    }
+
+    #[test]
+    fn several_gzip_members_are_one_body() {
+        let member = |bytes: &[u8]| {
+            let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+            gzip.write_all(bytes).unwrap();
+            gzip.finish().unwrap()
+        };
+        let body = [member(b"one"), member(b"two")].concat();
+        assert_eq!(inflate(&body, Coding::Gzip, 0, 100).unwrap(), b"onetwo"[..]);
+    }
+
+    #[test]
+    fn an_unknown_coding_is_answered_with_those_there_are() {
+        let headers = HeaderMap::from_iter([(CONTENT_ENCODING, "br".parse().unwrap())]);
+        let error = coding(&headers).unwrap_err();
+        assert_eq!((error.kind(), error.accepted()), (Kind::Unsupported, Some(UNDERSTOOD)));
     }
 }

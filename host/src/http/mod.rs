@@ -6,6 +6,7 @@ pub mod account;
 pub mod admit;
 pub mod authenticate;
 pub mod body;
+pub mod compress;
 pub mod decode;
 pub mod documents;
 pub mod encode;
