@@ -1,42 +1,70 @@
 //! The command `modelet serve`.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use modelet_host::config::{Config, DataDir};
 use modelet_host::host::{Host, Options};
+use modelet_host::registry::{Registry as _, Status};
 use modelet_host::server;
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{LogForm, ServeArgs};
+use crate::commands::state_text;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::out::Out;
+use crate::table;
 
 /// What is logged unless `RUST_LOG` says otherwise: the server's life and every failure, not every
 /// request.
 const DEFAULT_LOG: &str = "info,wasmtime=warn,cranelift=warn,sled=warn,ort=warn";
 
-pub(crate) fn run(args: ServeArgs) -> Result<Exit, Failure> {
+pub(crate) fn run(args: ServeArgs, out: &Out) -> Result<Exit, Failure> {
     let config = Config::load(args.config.as_deref())
         .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
     refuse_open_doors(&args)?;
     start_log(args.log);
+    let data_dir = args.data_dir()?;
     let options = Options {
         config,
-        data_dir: DataDir::new(args.data_dir()?),
+        data_dir: DataDir::new(&data_dir),
         worker: crate::paths::this_program()?,
     };
     let host = Host::start(options)
         .map_err(|error| Failure::new(Exit::Failed, error.to_string()).at("--data-dir"))?;
     if args.check {
-        return Ok(Exit::Ok);
+        return checked(&host, &data_dir, out);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Failed, format!("no runtime: {error}")))?;
     runtime.block_on(serve(host, &args))
+}
+
+/// Says what `--check` found: everything could be opened, or this would not be reached.
+fn checked(host: &Host, data_dir: &Path, out: &Out) -> Result<Exit, Failure> {
+    let registry = match host.registry().status() {
+        Status::Writable => json!({ "state": "writable" }),
+        Status::ReadOnly { reason } => json!({ "state": "read_only", "reason": reason }),
+    };
+    let models = host.snapshot().len();
+    let data_dir = data_dir.display().to_string();
+    let document =
+        json!({ "status": "ok", "data_dir": data_dir, "models": models, "registry": registry });
+    out.answer(&document, || {
+        table::fields([
+            ("settings", "ok".to_owned()),
+            ("data directory", data_dir),
+            ("models", models.to_string()),
+            ("registry", state_text(&registry)),
+        ])
+    })?;
+    Ok(Exit::Ok)
 }
 
 async fn serve(host: Arc<Host>, args: &ServeArgs) -> Result<Exit, Failure> {

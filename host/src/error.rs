@@ -150,7 +150,9 @@ struct Details {
     internal: Option<String>,
     retry_after: Option<Duration>,
     /// The methods a route takes, for 405.
-    allow: Option<&'static str>,
+    allow: Option<Cow<'static, str>>,
+    /// The codings of a body that are understood.
+    accept_encoding: Option<&'static str>,
 }
 
 impl Error {
@@ -164,6 +166,7 @@ impl Error {
             internal: None,
             retry_after: None,
             allow: None,
+            accept_encoding: None,
         }))
     }
 
@@ -204,14 +207,26 @@ impl Error {
 
     /// Which methods would do, sent as `Allow`.
     #[must_use]
-    pub fn allow(mut self, methods: &'static str) -> Self {
-        self.0.allow = Some(methods);
+    pub fn allow(mut self, methods: impl Into<Cow<'static, str>>) -> Self {
+        self.0.allow = Some(methods.into());
         self
     }
 
     /// Which methods would do, if that is the matter.
-    pub fn allowed(&self) -> Option<&'static str> {
-        self.0.allow
+    pub fn allowed(&self) -> Option<&str> {
+        self.0.allow.as_deref()
+    }
+
+    /// Which codings of a body would do, sent as `Accept-Encoding`.
+    #[must_use]
+    pub fn accept_encoding(mut self, codings: &'static str) -> Self {
+        self.0.accept_encoding = Some(codings);
+        self
+    }
+
+    /// Which codings of a body would do, if that is the matter.
+    pub fn accepted(&self) -> Option<&'static str> {
+        self.0.accept_encoding
     }
 
     /// Its kind.

@@ -4,7 +4,7 @@ use std::io::BufReader;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::config::{Config, DataDir};
@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::http::account::RequestIds;
 use crate::http::admit::Admission;
 use crate::http::documents;
+use crate::http::under_way::Requests;
 use crate::ledger::{
     CHECKPOINT_REWRITE_BYTES, Callable, Clock, EfficiencyReport, Extent, Ledger, SAMPLE_INTERVAL,
     Window,
@@ -28,7 +29,8 @@ use crate::nn::compute::{Compute, ComputeThreads};
 use crate::nn::gate::{GraphGate, GraphTrials};
 use crate::nn::graph::GraphStore;
 use crate::registry::{
-    FileRegistry, OpenError, OpenReport, RealDisk, Registry as _, Snapshot, SystemClock, Version,
+    CollectError, FileRegistry, OpenError, OpenReport, RealDisk, Registry as _, Snapshot,
+    SystemClock, TornTail, Version,
 };
 use crate::verdicts::Verdicts;
 use crate::worker::Worker;
@@ -83,8 +85,6 @@ pub struct Options {
 pub struct Host {
     config: Config,
     registry: FileRegistry,
-    /// What opening the registry repaired.
-    opened: OpenReport,
     admission: Admission,
     deployments: Arc<Deployments>,
     background: Background,
@@ -92,10 +92,14 @@ pub struct Host {
     metrics: Arc<Metrics>,
     verdicts: Arc<Verdicts>,
     request_ids: RequestIds,
+    /// Which requests are under way.
+    requests: Requests,
     compute: Compute,
     data_dir: DataDir,
     /// Set when the server has begun to drain.
     draining: AtomicBool,
+    /// How many collections of blobs have been asked for and are not done.
+    collections: AtomicU32,
     /// Held to the end: dropping them ends the threads.
     _threads: ComputeThreads,
 }
@@ -111,6 +115,7 @@ impl Host {
         crate::engine::memory::return_large_blocks();
         let (registry, opened) =
             FileRegistry::open(data_dir.path(), Arc::new(RealDisk), Arc::new(SystemClock))?;
+        log_opened(&opened);
         let ledger = Arc::new(Ledger::new(Clock::monotonic()));
         restore(&ledger, &data_dir);
         let (backends, options) = engines(&config);
@@ -160,16 +165,17 @@ impl Host {
             admission: Admission::new(config.limits.clone()),
             config,
             registry,
-            opened,
             deployments,
             background,
             ledger,
             metrics,
             verdicts,
             request_ids: RequestIds::default(),
+            requests: Requests::default(),
             compute: threads.handle(),
             data_dir,
             draining: AtomicBool::new(false),
+            collections: AtomicU32::new(0),
             _threads: threads,
         }))
     }
@@ -236,11 +242,6 @@ impl Host {
         self.registry.snapshot()
     }
 
-    /// What opening the registry repaired.
-    pub fn opened(&self) -> &OpenReport {
-        &self.opened
-    }
-
     /// The room there is for requests.
     pub fn admission(&self) -> &Admission {
         &self.admission
@@ -274,6 +275,11 @@ impl Host {
     /// Where request ids come from.
     pub fn request_ids(&self) -> &RequestIds {
         &self.request_ids
+    }
+
+    /// Which requests are under way.
+    pub fn requests(&self) -> &Requests {
+        &self.requests
     }
 
     /// The way to the compute threads.
@@ -332,6 +338,36 @@ impl Host {
         });
     }
 
+    /// Removes the blobs that nothing names, in the background; one walk at a time, and one more for
+    /// those who asked while it went.
+    pub fn collect_soon(self: &Arc<Self>) {
+        if self.collections.fetch_add(1, Ordering::AcqRel) > 0 {
+            return;
+        }
+        let host = Arc::clone(self);
+        tokio::task::spawn_blocking(move || {
+            loop {
+                let asked = host.collections.load(Ordering::Acquire);
+                host.collect();
+                if host.collections.fetch_sub(asked, Ordering::AcqRel) == asked {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Removes the blobs that nothing names. Blocks on the disk.
+    pub fn collect(&self) {
+        match self.registry.collect() {
+            Ok(_) => {}
+            // Nothing to be seen to but what made it read-only, which has been said.
+            Err(CollectError::ReadOnly { reason }) => {
+                tracing::debug!(reason, "no blobs are collected");
+            }
+            Err(error) => tracing::warn!(%error, "unreferenced blobs could not be removed"),
+        }
+    }
+
     /// From here on the server says that it is not ready.
     pub fn begin_drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
@@ -363,6 +399,31 @@ fn graph_store(
     let compute = &config.compute;
     let resident_bytes = share_of_memory(compute.resident_graph_bytes, GRAPH_MEMORY_PART);
     GraphStore::new(backends, options, compute.graph_bytes, resident_bytes, Arc::clone(ledger))
+}
+
+/// Says what opening the registry found and repaired: the operator hears of it here or never.
+fn log_opened(opened: &OpenReport) {
+    let OpenReport { epoch, models, torn_tail, index_caught_up, index_repair, read_only } = opened;
+    tracing::info!(epoch, models, "the registry is open");
+    if let Some(TornTail { file, bytes }) = torn_tail {
+        tracing::warn!(
+            file,
+            bytes,
+            "the journal ended in a torn frame, which nobody was told of; it was moved aside"
+        );
+    }
+    if let Some(changes) = index_caught_up {
+        tracing::info!(changes, "the registry's index was behind the journal and has caught up");
+    }
+    if let Some(repair) = index_repair {
+        tracing::warn!(repair, "the registry's index could not be used and was rebuilt");
+    }
+    if let Some(reason) = read_only {
+        tracing::error!(
+            reason,
+            "the registry is read-only: models are served, changes are refused"
+        );
+    }
 }
 
 fn wall_ms() -> u64 {

@@ -31,9 +31,6 @@ const MANIFEST_BYTES: usize = 1 << 20;
 /// Chunks of an upload that wait for the disk.
 const CHUNKS_WAITING: usize = 8;
 
-/// How long the rest of a refused upload is read: about a gigabyte on a fast network.
-const DISCARD_TIME: Duration = Duration::from_secs(10);
-
 /// The part of an upload that says what is not in its files.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -124,15 +121,11 @@ pub async fn publish(
     dry_run: bool,
     mut parts: Multipart,
 ) -> Result<Published, Error> {
+    // Dropped last, after every lease of this publication.
+    let mut leftovers = Leftovers { host, are_any: true };
     let limit = Duration::from_millis(host.config().limits.upload_timeout_ms);
     let work = async {
-        let upload = match receive(host, &mut parts).await {
-            Ok(upload) => upload,
-            Err(error) => {
-                discard(parts).await;
-                return Err(Refusal::by(Check::Upload)(error));
-            }
-        };
+        let upload = receive(host, &mut parts).await.map_err(Refusal::by(Check::Upload))?;
         check_and_commit(host, model, version, dry_run, upload).await
     };
     let published = tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
@@ -140,12 +133,29 @@ pub async fn publish(
         let text = format!("the publication took more than {ms} ms (limits.upload_timeout_ms)");
         Err(Refusal { check: None, error: Error::new(Kind::Deadline, text) })
     });
+    let is_named = |published: &Published| published.outcome != Outcome::Dry;
+    leftovers.are_any = !published.as_ref().is_ok_and(is_named);
     published.map_err(|Refusal { check, error }| {
         if let Some(check) = check {
             host.metrics().gates().refusal(check);
         }
         error
     })
+}
+
+/// The blobs of an upload that no version came to name: refused, a dry run, or left by its caller.
+/// Dropped, it has them collected.
+struct Leftovers<'a> {
+    host: &'a Arc<Host>,
+    are_any: bool,
+}
+
+impl Drop for Leftovers<'_> {
+    fn drop(&mut self) {
+        if self.are_any {
+            self.host.collect_soon();
+        }
+    }
 }
 
 async fn check_and_commit(
@@ -297,18 +307,6 @@ fn blob_error(error: BlobError) -> Error {
                 "the operator finds the reason in the server's log; most often the disk is full",
             ),
     }
-}
-
-/// Reads what is left of a refused upload, for a while: a client that is still sending would find the
-/// connection closed and never read why.
-pub async fn discard(mut parts: Multipart) {
-    let read = async {
-        while let Ok(Some(mut field)) = parts.next_field().await {
-            while let Ok(Some(_)) = field.chunk().await {}
-        }
-    };
-    // Past this the client is too slow to wait for; it gets the answer if it looks for one.
-    let _ = tokio::time::timeout(DISCARD_TIME, read).await;
 }
 
 async fn receive(host: &Arc<Host>, parts: &mut Multipart) -> Result<Upload, Error> {

@@ -6,32 +6,38 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 
 use crate::engine::call::Call;
 use crate::error::Error;
 use crate::host::Host;
+use crate::http::accept::Connections;
 use crate::http::account::Account;
 use crate::http::body::Body;
+use crate::http::request_body::{self, RequestBody};
 use crate::http::route::{Called, Route, route};
-use crate::http::{accept, authenticate, decode, documents, encode, management};
+use crate::http::{authenticate, compress, decode, documents, encode, management};
 use crate::tensor::total_bytes;
 
 /// Answers one request: accounts for what [`answer`] comes to.
 pub async fn respond(host: &Arc<Host>, request: Request<Incoming>) -> Response<Body> {
+    let under_way = host.requests().begin();
     let ticket = host.request_ids().ticket();
     let (head, body) = request.into_parts();
+    let (body, rest) = request_body::lend(&head, body);
     let mut account = Account::open(host.metrics(), host.request_ids(), &head, ticket);
     let result = answer(host, head, body, ticket, &mut account).await;
-    account.finish(result)
+    let mut response = account.finish(result);
+    rest.discard();
+    response.body_mut().track(under_way);
+    response
 }
 
 /// The pipeline: every `?` is a stage that may refuse. One snapshot serves from route to encode.
 async fn answer(
     host: &Arc<Host>,
     head: http::request::Parts,
-    body: Incoming,
+    body: RequestBody,
     ticket: u64,
     account: &mut Account,
 ) -> Result<Response<Body>, Error> {
@@ -40,14 +46,17 @@ async fn answer(
     let route = route(&head.method, head.uri.path(), &snapshot, ticket)?;
     account.routed(&route);
     match route {
-        Route::Infer(called) => infer(host, &caller, called, &head, body, account).await,
+        Route::Infer(called) => {
+            let response = infer(host, &caller, called, &head, body, account).await?;
+            compress::compress(&head.headers, response).await
+        }
         Route::Document(document) => documents::answer(host, &snapshot, &document),
         Route::Healthz => Ok(documents::healthz()),
         Route::Readyz => documents::readyz(host),
         Route::Metrics => Ok(host.metrics().answer(host)),
         Route::Management => {
             authenticate::guard_management(&head, &host.config().server.hosts)?;
-            Ok(management::answer(host, Request::from_parts(head, body)).await)
+            management::answer(host, Request::from_parts(head, body)).await
         }
     }
 }
@@ -58,7 +67,7 @@ async fn infer(
     caller: &authenticate::Caller,
     called: Called,
     head: &http::request::Parts,
-    body: Incoming,
+    body: RequestBody,
     account: &mut Account,
 ) -> Result<Response<Body>, Error> {
     let (version, limits) = (&called.version, host.admission().limits());
@@ -93,14 +102,15 @@ async fn infer(
 /// What a drain came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drained {
-    /// Requests that were under way when it began, and have been answered.
+    /// Requests of any kind that ended while the server drained: their last byte was written, or their
+    /// caller left.
     pub finished: u64,
     /// Requests that were still under way when the time was up, and were cut.
     pub cut: u64,
 }
 
-/// Serves `listener` until `stop` resolves, then drains: takes no new connection, answers every request
-/// under way, and gives up on the rest after `server.drain_timeout_s`.
+/// Serves `listener` until `stop` resolves, then drains: takes no connection but those the kernel has,
+/// answers every request that has been sent, and gives up on the rest after `server.drain_timeout_s`.
 ///
 /// # Errors
 /// When the listener has no address.
@@ -111,14 +121,16 @@ pub async fn serve(
 ) -> std::io::Result<Drained> {
     let address: SocketAddr = listener.local_addr()?;
     tracing::info!(%address, "listening");
-    let graceful = GracefulShutdown::new();
-    accept::run(listener, Arc::clone(&host), &graceful, stop).await;
+    let connections = Connections::new(Arc::clone(&host));
+    connections.accept_until(&listener, stop).await;
     host.begin_drain();
-    let under_way = host.admission().inflight_requests();
-    let limit = Duration::from_secs(host.config().server.drain_timeout_s);
+    let requests = host.requests();
+    let (under_way, ended) = (requests.under_way(), requests.ended());
     tracing::info!(under_way, "draining");
-    let _ = tokio::time::timeout(limit, graceful.shutdown()).await;
-    let cut = host.admission().inflight_requests();
+    connections.accept_rest(listener);
+    let limit = Duration::from_secs(host.config().server.drain_timeout_s);
+    let _ = tokio::time::timeout(limit, connections.drain()).await;
+    let (cut, finished) = (requests.under_way(), requests.ended().saturating_sub(ended));
     host.end_drain();
-    Ok(Drained { finished: under_way.saturating_sub(cut), cut })
+    Ok(Drained { finished, cut })
 }

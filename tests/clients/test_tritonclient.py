@@ -79,16 +79,30 @@ class Blocking(unittest.TestCase):
         self.assertEqual(answer["id"], "seven")
 
     def test_compressed_requests_and_responses_are_understood(self):
-        image = [tensor(load("digit-7"))]
+        # The plain answer is the one to compare with; it is large enough to be worth compressing.
+        image = [tensor(load("coffee"))]
+        plain = self.client.infer("efficientnet-lite0", image).as_numpy("logits")
+        seen = []
+        post = self.client._post
+
+        def recording(*arguments, **named):
+            answer = post(*arguments, **named)
+            seen.append((answer.get("content-encoding"), answer.get("content-length")))
+            return answer
+
+        self.client._post = recording
         for algorithm in ("gzip", "deflate"):
             with self.subTest(algorithm=algorithm):
                 answer = self.client.infer(
-                    "mnist",
+                    "efficientnet-lite0",
                     image,
                     request_compression_algorithm=algorithm,
                     response_compression_algorithm=algorithm,
                 )
-                self.assertEqual(answer.as_numpy("logits").argmax(), 7)
+                np.testing.assert_array_equal(answer.as_numpy("logits"), plain)
+                self.assertEqual(seen[-1][0], algorithm)
+        self.client.infer("efficientnet-lite0", image)
+        self.assertEqual(seen[-1][0], None)
 
     def test_a_bad_request_is_a_clear_error_and_the_next_good_one_succeeds(self):
         for bad in (
@@ -133,6 +147,39 @@ class Asynchronous(unittest.IsolatedAsyncioTestCase):
         calls = [self.client.infer("mnist", [tensor(image[None])]) for image in images]
         for answer, row in zip(await asyncio.gather(*calls), expected):
             np.testing.assert_allclose(answer.as_numpy("logits")[0], row, atol=TOLERANCE)
+
+    async def test_compressed_requests_and_responses_are_understood(self):
+        image = [tensor(load("coffee"))]
+        expected = load("coffee.logits")
+        seen = []
+        post = self.client._post
+
+        async def recording(*arguments, **named):
+            answer = await post(*arguments, **named)
+            seen.append(answer.headers.get("content-encoding"))
+            return answer
+
+        self.client._post = recording
+        for algorithm in ("gzip", "deflate"):
+            answer = await self.client.infer(
+                "efficientnet-lite0",
+                image,
+                request_compression_algorithm=algorithm,
+                response_compression_algorithm=algorithm,
+            )
+            np.testing.assert_allclose(answer.as_numpy("logits"), expected, atol=TOLERANCE)
+            self.assertEqual(seen[-1], algorithm)
+        # Without being told, this client accepts gzip, and undoes it for inferences alone.
+        answer = await self.client.infer("efficientnet-lite0", image)
+        np.testing.assert_allclose(answer.as_numpy("logits"), expected, atol=TOLERANCE)
+        self.assertEqual(seen[-1], "gzip")
+        metadata = await self.client.get_model_metadata("efficientnet-lite0")
+        self.assertEqual(metadata["name"], "efficientnet-lite0")
+        # A refusal of an inference is plain for the same client.
+        with self.assertRaisesRegex(InferenceServerException, "picture"):
+            wrong = http.InferInput("picture", [1, 1000], "FP32")
+            wrong.set_data_from_numpy(np.zeros((1, 1000), np.float32))
+            await self.client.infer("efficientnet-lite0", [wrong])
 
     async def test_an_error_has_its_reason(self):
         with self.assertRaisesRegex(InferenceServerException, "no-such-model"):

@@ -3,10 +3,16 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
 use modelet_host::engine::PASSTHROUGH;
 use serde_json::{Value, json};
 
-use crate::harness::{DIGIT, Server, component, floats, model_file, still_serves, with_mnist};
+use crate::harness::{
+    Answer, DIGIT, Server, argmax, binary_f32, component, floats, model_file, read_answer,
+    still_serves, with_mnist,
+};
 
 const INFER: &str = "/v2/models/mnist/infer";
 
@@ -144,6 +150,228 @@ fn what_is_not_there_is_not_found_and_wrong_methods_name_the_right_ones() {
     still_serves(&server);
 }
 
+/// Every management route with the methods it takes, as its refusals name them.
+const MANAGEMENT: [(&str, &str); 12] = [
+    ("/api/v1/models", "GET, HEAD"),
+    ("/api/v1/models/mnist", "GET, HEAD, DELETE"),
+    ("/api/v1/models/mnist/versions", "GET, HEAD"),
+    ("/api/v1/models/mnist/versions/1", "GET, HEAD, PUT, DELETE"),
+    ("/api/v1/models/mnist/versions/1/annotations", "PUT"),
+    ("/api/v1/models/mnist/aliases", "GET, HEAD"),
+    ("/api/v1/models/mnist/aliases/live", "PUT, DELETE"),
+    ("/api/v1/models/mnist/history", "GET, HEAD"),
+    ("/api/v1/instances", "GET, HEAD"),
+    ("/api/v1/efficiency", "GET, HEAD"),
+    ("/api/v1/bill", "GET, HEAD"),
+    ("/api/v1/config", "GET, HEAD"),
+];
+
+#[test]
+fn every_route_names_its_methods_to_who_uses_another() {
+    let server = server();
+    let reads = ["/healthz", "/readyz", "/metrics", "/v2", "/v2/models", "/v2/models/mnist"];
+    let documents = reads.map(|path| (path, "GET, HEAD"));
+    let rollback = [("/api/v1/models/mnist/aliases/live/rollback", "POST")];
+    for (path, methods) in documents.into_iter().chain(MANAGEMENT).chain(rollback) {
+        let answer = server.send("PATCH", path, &[], b"{}");
+        let error = answer.error(405);
+        assert_eq!(sorted(&answer.headers["allow"]), sorted(methods), "{path}");
+        assert!(error.contains("PATCH") && error.contains("use "), "{path}: {error}");
+        assert_eq!(answer.json()["kind"], "method_not_allowed");
+    }
+    let answer = server.get("/api/v1/nope");
+    assert!(answer.error(404).contains("/api/v1/nope"));
+    assert!(answer.json()["remedy"].as_str().unwrap().contains("models"));
+    let metrics = server.metrics();
+    let count = |outcome: &str, times: usize| {
+        let line = format!(
+            "modelet_http_requests_total{{route=\"management\",outcome=\"{outcome}\"}} {times}\n"
+        );
+        assert!(metrics.contains(&line), "{line} is not in {metrics}");
+    };
+    count("method_not_allowed", MANAGEMENT.len() + 1);
+    count("not_found", 1);
+    count("ok", 1);
+    still_serves(&server);
+}
+
+fn sorted(list: &str) -> Vec<&str> {
+    let mut items: Vec<_> = list.split(", ").collect();
+    items.sort_unstable();
+    items
+}
+
+#[test]
+fn queries_that_are_not_understood_are_told_why() {
+    let server = server();
+    let model = "/api/v1/models/mnist";
+    for (method, path, word) in [
+        ("GET", "/history?limit=x".to_owned(), "limit"),
+        ("GET", "/history?limit=-1".to_owned(), "limit"),
+        ("DELETE", "?dry_run=x".to_owned(), "dry_run"),
+        ("DELETE", "/versions/1?dry_run=x".to_owned(), "dry_run"),
+        ("DELETE", "/aliases/live?dry_run=x".to_owned(), "dry_run"),
+        ("POST", "/aliases/live/rollback?dry_run=x".to_owned(), "dry_run"),
+    ] {
+        let error = server.send(method, &format!("{model}{path}"), &[], b"").error(400);
+        assert!(error.contains(word), "{method} {path}: {error}");
+    }
+    let to = json!({ "targets": [{ "version": "1", "weight": 1 }] });
+    for (path, body) in [("/aliases/live", &to), ("/versions/1/annotations", &json!({}))] {
+        let error = server.put(&format!("{model}{path}?dry_run=x"), &[], body).error(400);
+        assert!(error.contains("dry_run"), "{path}: {error}");
+    }
+    let error = server
+        .send("PUT", &format!("{model}/versions/2?dry_run=x"), &[FORM], EMPTY_FORM)
+        .error(400);
+    assert!(error.contains("dry_run"), "{error}");
+    for path in ["/api/v1/efficiency", "/api/v1/bill"] {
+        let error = server.get(&format!("{path}?window=x")).error(400);
+        assert!(error.contains("window"), "{error}");
+    }
+    assert_eq!(server.get(model).json()["versions"], json!(["1"]));
+    still_serves(&server);
+}
+
+/// A form without parts.
+const FORM: (&str, &str) = ("content-type", "multipart/form-data; boundary=b");
+const EMPTY_FORM: &[u8] = b"--b--\r\n";
+
+#[test]
+fn changes_of_what_is_not_there_or_no_longer_so_are_told_why() {
+    let server = server();
+    let model = "/api/v1/models/mnist";
+    let back = server.post(&format!("{model}/aliases/live/rollback"), &json!({}));
+    assert!(back.error(409).contains("live"), "{}", back.error(409));
+    server.send("DELETE", &format!("{model}/aliases/nope"), &[], b"").error(404);
+    server.send("DELETE", "/api/v1/models/nope/aliases/live", &[], b"").error(404);
+    let annotations = format!("{model}/versions/1/annotations");
+    let etag = server.get(&format!("{model}/versions/1")).headers["etag"].clone();
+    let said = json!({ "description": "digits" });
+    server.put(&annotations, &[("if-match", &etag)], &said).ok();
+    let stale = server.put(&annotations, &[("if-match", &etag)], &json!({})).error(412);
+    assert!(stale.contains("mnist"), "{stale}");
+    server.put("/api/v1/models/mnist/versions/9/annotations", &[], &said).error(404);
+    let to = json!({ "targets": [{ "version": "1", "weight": 1 }] });
+    for (path, headers) in [
+        (format!("{model}/aliases/live"), [("if-none-match", "x")]),
+        (annotations, [("if-none-match", "x")]),
+    ] {
+        let error = server.put(&path, &headers, &to).error(400);
+        assert!(error.contains("If-None-Match"), "{error}");
+    }
+    let version = server.get(&format!("{model}/versions/1")).json();
+    assert_eq!(version["annotations"]["description"], "digits");
+    still_serves(&server);
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn compressed_bodies_that_are_none_are_told_why() {
+    let server = Server::builder().config("[limits]\nrequest_body_bytes = 100000\n").start();
+    let server = with_mnist(server);
+    let request = json!({ "inputs": [good()] }).to_string();
+    let send = |coding: &str, body: &[u8]| {
+        server.send("POST", INFER, &[("content-encoding", coding)], body)
+    };
+    send("gzip", &gzip(request.as_bytes())).ok();
+    let unknown = send("br", request.as_bytes());
+    assert!(unknown.error(501).contains("gzip or deflate"));
+    assert_eq!(unknown.headers["accept-encoding"], "gzip, deflate");
+    let packed = gzip(request.as_bytes());
+    let mut flipped = packed.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    for body in [request.as_bytes(), &packed[..packed.len() - 3], &flipped] {
+        let error = send("gzip", body).error(400);
+        assert!(error.contains("decompressed"), "{error}");
+    }
+    // Some hundred bytes become more than the limit.
+    let error = send("gzip", &gzip(&[b' '; 100_001])).error(413);
+    assert!(error.contains("limits.request_body_bytes"), "{error}");
+    still_serves(&server);
+}
+
+#[test]
+fn a_raw_request_is_the_one_inputs_bytes_and_nothing_else() {
+    let server = server();
+    let raw = [("inference-header-content-length", "0")];
+    let pixels = model_file("digit-7.f32");
+    let answer = server.send("POST", INFER, &raw, &pixels).ok();
+    assert_eq!(argmax(&binary_f32(&answer)), 7);
+    for length in [0, 3, 3135] {
+        let error = server.send("POST", INFER, &raw, &pixels[..length]).error(400);
+        assert!(error.contains("image"), "{length} bytes: {error}");
+    }
+    let two = crate::graphs::outer_sum();
+    server.publish_onnx("two", "1", &two, "auto").ok();
+    let error = server.send("POST", "/v2/models/two/infer", &raw, &pixels).error(400);
+    assert!(error.contains("input"), "{error}");
+    still_serves(&server);
+}
+
+/// Sends a request as a simple client does: all of it, then it reads.
+fn write_then_read(
+    server: &Server,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &[u8],
+) -> Answer {
+    let mut stream = server.connect();
+    let head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(body).unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+    let answer =
+        read_answer(&mut stream).unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+    // The connection is whole, and takes the next request.
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+    assert_eq!(read_answer(&mut stream).unwrap().status, 200);
+    answer
+}
+
+#[test]
+fn a_client_that_writes_all_before_it_reads_learns_why_it_was_refused() {
+    let server = server();
+    let large = vec![b' '; 65 << 20];
+    let length = |bytes: &[u8]| format!("content-length: {}\r\n", bytes.len());
+    let over = write_then_read(&server, "POST", INFER, &length(&large), &large).error(413);
+    assert!(over.contains("limits.request_body_bytes"), "{over}");
+    let body = &large[..4 << 20];
+    let chunked = [b"400000\r\n", body, b"\r\n0\r\n\r\n"].concat();
+    let chunked_header = "transfer-encoding: chunked\r\n".to_owned();
+    let form = format!("{}{}: {}\r\n", length(body), FORM.0, FORM.1);
+    let upload = "/api/v1/models/Bad%20Name/versions/1";
+    for (method, path, headers, body, status) in [
+        ("POST", "/v2/models/nope/infer", &length(body), body, 404),
+        ("POST", "/v2/models/nope/infer", &chunked_header, &chunked, 404),
+        ("DELETE", INFER, &length(body), body, 405),
+        ("POST", "/nope", &length(body), body, 404),
+        ("POST", "/healthz", &length(body), body, 405),
+        ("PUT", upload, &form, body, 400),
+        ("PUT", "/api/v1/models/m/versions/1", &length(body), body, 400),
+        ("POST", "/api/v1/nope", &length(body), body, 404),
+    ] {
+        write_then_read(&server, method, path, headers, body).error(status);
+    }
+    still_serves(&server);
+}
+
+#[test]
+fn a_client_that_waits_to_be_asked_for_its_body_is_not_asked_in_vain() {
+    let server = server();
+    let mut stream = server.connect();
+    let head = "POST /v2/models/nope/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: 4000000\r\nexpect: 100-continue\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    read_answer(&mut stream).unwrap().error(404);
+    // What follows could be a body or another request, so nothing may.
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+}
+
 #[test]
 fn bodies_over_the_limit_are_refused_with_and_without_a_length() {
     let server = Server::builder().config("[limits]\nrequest_body_bytes = 10000\n").start();
@@ -155,8 +383,7 @@ fn bodies_over_the_limit_are_refused_with_and_without_a_length() {
         format!("POST {INFER} HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     let chunk = [b"2710\r\n".as_slice(), &[b' '; 10_000], b"\r\n"].concat();
-    // The server may answer and close before all of it is written.
-    let _ = stream.write_all(&chunk).and_then(|()| stream.write_all(&chunk));
+    stream.write_all(&[&chunk[..], &chunk].concat()).unwrap();
     let mut answer = [0; 12];
     stream.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"HTTP/1.1 413");

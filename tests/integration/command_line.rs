@@ -1,6 +1,7 @@
 //! The command line against a real server: tables for people, documents for programs, exit codes.
 
-use serde_json::json;
+use modelet_host::engine::PASSTHROUGH;
+use serde_json::{Value, json};
 
 use crate::graphs::with_external_weights;
 use crate::harness::{Server, cli, models};
@@ -97,11 +98,102 @@ fn files_are_inspected_without_a_server() {
     assert_eq!(cli(&["inspect", &onnx, "--json"], &[]).json()["kind"], "graph");
     let folder = tempfile::tempdir().unwrap();
     let component = folder.path().join("passthrough.wasm");
-    std::fs::write(&component, modelet_host::engine::PASSTHROUGH).unwrap();
+    std::fs::write(&component, PASSTHROUGH).unwrap();
     let path = component.to_str().unwrap();
     assert!(cli(&["inspect", path], &[]).ok().contains("wasi:nn/graph"));
     std::fs::write(&component, b"garbage").unwrap();
     assert_eq!(cli(&["inspect", path], &[]).code, 5);
+    for missing in ["missing.wasm", "missing.onnx"] {
+        let missing = cli(&["inspect", missing], &[]);
+        assert_eq!(missing.code, 3, "{}", missing.stderr);
+        assert!(missing.stderr.contains("'missing."), "{}", missing.stderr);
+    }
+}
+
+#[test]
+fn a_component_published_here_is_the_one_published_over_http() {
+    let server = Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let component = folder.path().join("component.wasm");
+    std::fs::write(&component, PASSTHROUGH).unwrap();
+    let asset = format!("model.onnx={}", file("mnist.onnx"));
+    let path = component.to_str().unwrap();
+    server.cli(&["publish", "here", "1", "--component", path, "--asset", &asset]).ok();
+    let graph = crate::harness::model_file("mnist.onnx");
+    let parts = [("component", PASSTHROUGH), ("asset:model.onnx", &graph[..])];
+    server.publish("there", "1", &parts).ok();
+    let digest = |model: &str| {
+        server.get(&format!("/api/v1/models/{model}/versions/1")).ok().json()["digest"].clone()
+    };
+    assert_eq!(digest("here"), digest("there"));
+    let pixels = format!("image={}", file("digit-7.f32"));
+    let answer =
+        |model: &str| server.cli(&["infer", model, "--input-file", &pixels, "--json"]).json();
+    assert_eq!(answer("here")["outputs"], answer("there")["outputs"]);
+}
+
+/// The failure that a line ends with, as people read it and as the document that programs read.
+#[track_caller]
+fn fails(server: &Server, line: &[&str], code: i32, words: &[&str]) {
+    let people = server.cli(line);
+    assert_eq!(people.code, code, "{line:?}: {}{}", people.stdout, people.stderr);
+    let programs = server.cli(&[line, &["--json"]].concat());
+    assert_eq!(programs.code, code, "{line:?}: {}", programs.stdout);
+    let document: Value = serde_json::from_str(&programs.stdout).unwrap();
+    for word in words {
+        assert!(people.stderr.contains(word), "{line:?}: {word:?} is not in {}", people.stderr);
+        assert!(document.to_string().contains(word), "{line:?}: {word:?} is not in {document}");
+    }
+}
+
+#[test]
+fn every_command_says_what_was_wrong_and_ends_with_its_code() {
+    let server = served();
+    let (pixels, missing) = (file("digit-7.f32"), "image=missing.f32");
+    let input = |shape: &str| format!("image={pixels}{shape}");
+    let (short, other) = (input(":1x1x28x27"), format!("picture={pixels}"));
+    let cases: [(&[&str], i32, &[&str]); 33] = [
+        (&["versions", "nope"], 3, &["nope"]),
+        (&["versions", "Bad Name"], 2, &["Bad Name"]),
+        (&["show", "mnist@9"], 3, &["mnist", "9"]),
+        (&["history", "nope"], 3, &["nope"]),
+        (&["history", "mnist", "--limit", "x"], 2, &["--limit"]),
+        (&["alias", "list", "nope"], 3, &["nope"]),
+        (&["alias", "set", "mnist", "canary", "9"], 3, &["9"]),
+        (&["alias", "set", "nope", "canary", "1.0.0"], 3, &["nope"]),
+        (&["alias", "set", "mnist", "1.0.0", "1.0.0"], 2, &["1.0.0"]),
+        (&["alias", "set", "mnist", "canary", "1.0.0=0"], 2, &["1.0.0=0"]),
+        (&["alias", "set", "mnist", "canary", "1.0.0=1", "2"], 2, &["weight"]),
+        (&["alias", "set", "mnist", "live", "1.0.0", "--if-match", "99"], 4, &["live"]),
+        (&["alias", "set", "mnist", "live", "1.0.0", "--if-match", "x"], 5, &["If-Match"]),
+        (&["alias", "rollback", "mnist", "live"], 4, &["live"]),
+        (&["alias", "rollback", "mnist", "nope"], 3, &["nope"]),
+        (&["alias", "remove", "mnist", "nope"], 3, &["nope"]),
+        (&["alias", "remove", "mnist", "live"], 4, &["live"]),
+        (&["delete", "nope", "--yes"], 3, &["nope"]),
+        (&["delete", "mnist@9", "--yes"], 3, &["9"]),
+        (&["delete", "mnist@1.0.0", "--yes"], 4, &["live"]),
+        (&["delete", "mnist"], 2, &["--yes"]),
+        (&["update", "mnist@9", "--description", "x"], 3, &["9"]),
+        (&["update", "mnist@1.0.0"], 2, &["nothing would change"]),
+        (&["update", "mnist@1.0.0", "--remove-label", "x"], 2, &["'x'"]),
+        (&["update", "mnist@1.0.0", "--accuracy", "0.5"], 2, &["--accuracy-method"]),
+        (&["infer", "nope", "--input", "image=[1]"], 3, &["nope"]),
+        (&["infer", "mnist@9", "--input", "image=[1]"], 3, &["9"]),
+        (&["infer", "mnist"], 5, &["image"]),
+        (&["infer", "mnist", "--input", "image=[1"], 2, &["image"]),
+        (&["infer", "mnist", "--input", "image=[1,2]"], 2, &["image"]),
+        (&["infer", "mnist", "--input-file", &other], 2, &["picture", "image"]),
+        (&["infer", "mnist", "--input-file", missing], 3, &["missing.f32"]),
+        (&["infer", "mnist", "--input-file", &short], 2, &["[1,1,28,27]"]),
+    ];
+    for (line, code, words) in cases {
+        fails(&server, line, code, words);
+    }
+    // Nothing of it happened, and the next good line works.
+    assert!(server.cli(&["models"]).ok().contains("live=1.0.0"));
+    let pixels = input("");
+    assert!(server.cli(&["infer", "mnist", "--input-file", &pixels]).ok().contains("17.89"));
 }
 
 #[test]
@@ -118,5 +210,14 @@ fn a_server_that_would_be_open_to_everyone_does_not_start() {
     let wrong = cli(&["serve", "--check", "--data-dir", data, "--config", config], &[]);
     assert_eq!(wrong.code, 2);
     assert!(wrong.stderr.contains("nonsense"), "{}", wrong.stderr);
-    cli(&["serve", "--check", "--data-dir", data], &[]).ok();
+    assert!(cli(&["serve", "--check", "--data-dir", data], &[]).ok().contains("writable"));
+    let checked = cli(&["serve", "--check", "--data-dir", data, "--json"], &[]).json();
+    assert_eq!((&checked["status"], &checked["data_dir"]), (&json!("ok"), &json!(data)));
+    assert_eq!(
+        (&checked["models"], &checked["registry"]["state"]),
+        (&json!(0), &json!("writable"))
+    );
+    let wrong = ["serve", "--check", "--data-dir", data, "--config", config, "--json"];
+    let wrong: Value = serde_json::from_str(&cli(&wrong, &[]).stdout).unwrap();
+    assert!(wrong["error"].as_str().unwrap().contains("nonsense"), "{wrong}");
 }

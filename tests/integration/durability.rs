@@ -3,12 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use modelet_host::digest::Digest;
 use serde_json::json;
 
 use crate::harness::{Server, argmax, floats, model_file, multipart, send};
 
 /// Kills of the server in one run.
 const KILLS: u64 = 50;
+/// Bytes of the largest notes that a version carries: several writes of the server's, and pages of the
+/// disk's.
+const NOTES_BYTES: u64 = 300_000;
 
 /// What the server acknowledged: the digest of every version, and where `canary` points.
 #[derive(Debug, Default, Clone, PartialEq)]
@@ -79,17 +83,14 @@ impl Acknowledged {
 
     /// Compares with what a server says after it came up again, and takes over what was open.
     fn check(&mut self, server: &Server, seed: u64) {
-        let versions: BTreeMap<String, String> = match server.get("/api/v1/models/m/versions") {
-            answer if answer.status == 404 => BTreeMap::new(),
-            answer => answer.ok().json()["versions"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|v| {
-                    (v["version"].as_str().unwrap().into(), v["digest"].as_str().unwrap().into())
-                })
-                .collect(),
+        let documents = match server.get("/api/v1/models/m/versions") {
+            answer if answer.status == 404 => Vec::new(),
+            answer => answer.ok().json()["versions"].as_array().unwrap().clone(),
         };
+        let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        let versions: BTreeMap<String, String> =
+            documents.iter().map(|v| (text(&v["version"]), text(&v["digest"]))).collect();
+        documents.iter().for_each(|version| check_bytes(server, version, seed));
         let maybe: BTreeSet<_> = match &self.open {
             Some(Change::Publish(name) | Change::Delete(name)) => BTreeSet::from([name]),
             _ => BTreeSet::new(),
@@ -132,6 +133,32 @@ impl Acknowledged {
     }
 }
 
+/// The bytes that a version of this name was published with beside its graph: as long and as random as
+/// its name says, and the same whenever they are asked for.
+fn notes(version: &str) -> Vec<u8> {
+    let seed = version.bytes().fold(7, |seed: u64, byte| seed.wrapping_mul(31) + u64::from(byte));
+    let mut numbers = Numbers(seed);
+    (0..numbers.below(NOTES_BYTES)).map(|_| numbers.below(256) as u8).collect()
+}
+
+/// Every blob that a version names is there with the bytes of its digest, and its notes are those that
+/// were sent.
+#[track_caller]
+fn check_bytes(server: &Server, version: &serde_json::Value, seed: u64) {
+    let name = version["version"].as_str().unwrap();
+    let assets = version["assets"].as_object().unwrap();
+    for blob in assets.values().chain([&version["component"]]) {
+        let digest = blob["digest"].as_str().unwrap();
+        let hex = digest.strip_prefix("sha256:").unwrap();
+        let path = server.data_dir().join("blobs/sha256").join(&hex[..2]).join(hex);
+        let bytes = std::fs::read(&path)
+            .unwrap_or_else(|error| panic!("seed {seed}: a blob of {name} is gone: {error}"));
+        assert_eq!(Digest::of(&bytes).to_string(), digest, "seed {seed}: a blob of {name}");
+    }
+    let sent = Digest::of(&notes(name)).to_string();
+    assert_eq!(assets["notes.bin"]["digest"], sent, "seed {seed}: the notes of {name}");
+}
+
 impl Change {
     fn send(&self, url: &str) -> Option<crate::harness::Answer> {
         let base = format!("{url}/api/v1/models/m");
@@ -139,9 +166,12 @@ impl Change {
             Self::Publish(name) => {
                 // The configuration makes every version's record, and so its digest, its own.
                 let manifest = json!({ "config": { "name": name }, "backend": "rten" }).to_string();
-                let graph = model_file("mnist.onnx");
-                let parts: [(&str, &[u8]); 2] =
-                    [("manifest", manifest.as_bytes()), ("asset:model.onnx", &graph)];
+                let (graph, notes) = (model_file("mnist.onnx"), notes(name));
+                let parts: [(&str, &[u8]); 3] = [
+                    ("manifest", manifest.as_bytes()),
+                    ("asset:model.onnx", &graph),
+                    ("asset:notes.bin", &notes),
+                ];
                 let (content_type, body) = multipart(&parts);
                 let headers = [("content-type", content_type.as_str())];
                 send(&format!("{base}/versions/{name}"), "PUT", &headers, &body).ok()
@@ -222,7 +252,10 @@ fn a_destroyed_index_is_rebuilt_and_the_models_are_served() {
     server.publish_onnx("mnist", "1", &model_file("mnist.onnx"), "auto").ok();
     assert!(server.stop().success());
     let pixels = floats(&model_file("digit-7.f32"));
-    for damage in ["overwritten", "removed"] {
+    for (damage, said) in [
+        ("overwritten", "index could not be used and was rebuilt"),
+        ("removed", "index was behind the journal and has caught up"),
+    ] {
         let index = data.path().join("index");
         match damage {
             "overwritten" => destroy(&index),
@@ -231,8 +264,69 @@ fn a_destroyed_index_is_rebuilt_and_the_models_are_served() {
         let server = Server::builder().data_dir(data.path()).start();
         let answer = server.infer_f32("mnist", "image", &[1, 1, 28, 28], &pixels);
         assert_eq!(argmax(&answer), 7, "{damage}");
+        assert!(server.log().contains(said), "{damage}: {}", server.log());
         assert!(server.stop().success());
     }
+}
+
+#[test]
+fn a_torn_frame_is_moved_aside_and_told_of() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::builder().data_dir(data.path()).start();
+    server.publish_onnx("mnist", "1", &model_file("mnist.onnx"), "auto").ok();
+    assert!(server.stop().success());
+    let journal = data.path().join("journal/journal");
+    let whole = std::fs::read(&journal).unwrap();
+    // The beginning of a frame, as a crash in the middle of its write leaves it.
+    let torn = [&whole[..], &whole[..20]].concat();
+    std::fs::write(&journal, torn).unwrap();
+    let server = Server::builder().data_dir(data.path()).start();
+    let log = server.log();
+    assert!(log.contains("torn frame") && log.contains("journal.torn-1"), "{log}");
+    assert!(log.contains("bytes=20"), "{log}");
+    assert_eq!(std::fs::read(data.path().join("journal/journal.torn-1")).unwrap(), whole[..20]);
+    assert_eq!(server.get("/readyz").ok().json()["registry"], json!({ "state": "writable" }));
+    server.get("/v2/models/mnist/ready").ok();
+}
+
+#[test]
+fn a_registry_that_lost_changes_serves_what_it_has_and_says_why_it_takes_none() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::builder().data_dir(data.path()).start();
+    server.publish_onnx("mnist", "1", &model_file("mnist.onnx"), "auto").ok();
+    let to = json!({ "targets": [{ "version": "1", "weight": 1 }] });
+    server.put("/api/v1/models/mnist/aliases/canary", &[], &to).ok();
+    assert!(server.stop().success());
+    let journal = data.path().join("journal/journal");
+    let whole = std::fs::read(&journal).unwrap();
+    std::fs::write(&journal, &whole[..whole.len() - 1]).unwrap();
+
+    let server = Server::builder().data_dir(data.path()).start();
+    let ready = server.get("/readyz").ok().json();
+    assert_eq!(
+        (&ready["status"], &ready["registry"]["state"]),
+        (&json!("ready"), &json!("read_only"))
+    );
+    let reason = ready["registry"]["reason"].as_str().unwrap();
+    assert!(reason.contains("epochs 2 to 2 were acknowledged and are gone"), "{reason}");
+    assert!(server.log().contains("the registry is read-only"), "{}", server.log());
+    let pixels = floats(&model_file("digit-7.f32"));
+    assert_eq!(argmax(&server.infer_f32("mnist", "image", &[1, 1, 28, 28], &pixels)), 7);
+    let health = server.cli(&["health"]).ok();
+    assert!(health.contains("read_only"), "{health}");
+
+    let path = "/api/v1/models/mnist/aliases/canary";
+    let body = serde_json::to_vec(&to).unwrap();
+    let headers = [("content-type", "application/json"), ("x-request-id", "the-refused-one")];
+    let refused = server.send("PUT", path, &headers, &body).error(503);
+    assert!(refused.contains("acknowledged and are gone"), "{refused}");
+    // What an operator has to see to is logged under the request's id.
+    let log = server.log();
+    let line = log.lines().find(|line| line.contains("the-refused-one"));
+    assert!(line.is_some_and(|line| line.contains("read_only")), "{log}");
+    let metrics = String::from_utf8(server.get("/metrics").body).unwrap();
+    let counted = "modelet_http_requests_total{route=\"management\",outcome=\"read_only\"} 1";
+    assert!(metrics.contains(counted), "{metrics}");
 }
 
 #[test]

@@ -95,6 +95,14 @@ pub(crate) fn with_external_weights(location: &str) -> Vec<u8> {
     file(GraphProto { initializer: vec![weights], ..graph })
 }
 
+/// The sum of every element of a column `x` with every element of a row `y`: an answer that is much
+/// larger than its request.
+pub(crate) fn outer_sum() -> Vec<u8> {
+    let add = node("", "Add", &["x", "y"], &["z"]);
+    let inputs = vec![value("x", &[-1, 1]), value("y", &[1, -1])];
+    file(graph(inputs, vec![value("z", &[-1, -1])], vec![add]))
+}
+
 /// Calls a model with FP32 inputs in JSON; the outputs by name, each with shape and data.
 #[track_caller]
 fn call(

@@ -1,7 +1,8 @@
 //! A server under test, and the few words that make a test one sentence.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -181,6 +182,19 @@ impl Server {
             .unwrap_or_else(|error| panic!("{method} {path}: {error}\n{}", self.log()))
     }
 
+    /// Its metrics, as text.
+    #[track_caller]
+    pub(crate) fn metrics(&self) -> String {
+        String::from_utf8(self.get("/metrics").ok().body).unwrap()
+    }
+
+    /// A connection to it on which nothing has been sent.
+    pub(crate) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
     /// GET.
     #[track_caller]
     pub(crate) fn get(&self, path: &str) -> Answer {
@@ -357,6 +371,26 @@ pub(crate) fn send(
             Ok(Answer { status: response.status().as_u16(), headers, body: bytes })
         })
         .map_err(Box::new)
+}
+
+/// Reads one answer from a connection, none if it was closed; the answer must say its length.
+pub(crate) fn read_answer(stream: &mut impl Read) -> std::io::Result<Answer> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let mut lines = head.lines();
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let headers: BTreeMap<_, _> = lines
+        .filter_map(|line| line.split_once(": "))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    let mut body = vec![0; headers["content-length"].parse().unwrap()];
+    stream.read_exact(&mut body)?;
+    Ok(Answer { status, headers, body })
 }
 
 /// A multipart/form-data body and its content type.

@@ -1,9 +1,13 @@
 //! The data path: what an answer carries, and that every component takes the same one.
 
+use std::io::Read as _;
+
+use flate2::read::{GzDecoder, ZlibDecoder};
 use modelet_host::engine::PASSTHROUGH;
 use serde_json::{Value, json};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 
+use crate::graphs::outer_sum;
 use crate::harness::{
     Server, argmax, binary_f32, binary_request, floats, largest_difference, model_file,
 };
@@ -121,10 +125,102 @@ fn efficiencies_of_known_work_are_between_nothing_and_all() {
 }
 
 #[test]
+fn answers_are_compressed_for_those_who_ask_and_documents_never() {
+    let server = Server::start();
+    server.publish_onnx("outer", "1", &outer_sum(), "auto").ok();
+    // The JSON of a small answer, of one that the reactor compresses, and of one that it does not.
+    for side in [1, 20, 200] {
+        let values: Vec<f32> = (0..side).map(|x| x as f32).collect();
+        let input = |name: &str, shape: [usize; 2]| json!({ "name": name, "datatype": "FP32", "shape": shape, "data": values });
+        for binary in [false, true] {
+            let request = json!({
+                "inputs": [input("x", [side, 1]), input("y", [1, side])],
+                "parameters": { "binary_data_output": binary },
+            });
+            let request = serde_json::to_vec(&request).unwrap();
+            let call = |accept: &str| {
+                let headers = [("accept-encoding", accept)];
+                server.send("POST", "/v2/models/outer/infer", &headers, &request).ok()
+            };
+            let plain = call("identity");
+            assert!(!plain.headers.contains_key("content-encoding"));
+            let large = plain.body.len() >= 1024;
+            for accept in ["gzip", "deflate", "br, gzip;q=0.5, deflate;q=0.1"] {
+                let packed = call(accept);
+                let mut body = Vec::new();
+                match packed.headers.get("content-encoding").map(String::as_str) {
+                    None => body = packed.body,
+                    Some("gzip") => {
+                        assert!(accept.contains("gzip"));
+                        GzDecoder::new(&packed.body[..]).read_to_end(&mut body).unwrap();
+                    }
+                    Some("deflate") => {
+                        assert_eq!(accept, "deflate");
+                        ZlibDecoder::new(&packed.body[..]).read_to_end(&mut body).unwrap();
+                    }
+                    Some(other) => panic!("{other} for {accept}"),
+                }
+                assert_eq!(packed.headers.contains_key("content-encoding"), large, "{side}");
+                assert!(body == plain.body, "{accept}: {side}");
+                let length = "inference-header-content-length";
+                assert_eq!(packed.headers.get(length), plain.headers.get(length));
+            }
+        }
+    }
+    let gzip = [("accept-encoding", "gzip, deflate, br")];
+    for path in ["/v2", "/v2/models/outer", "/metrics", "/api/v1/config"] {
+        let answer = server.send("GET", path, &gzip, b"").ok();
+        assert!(!answer.headers.contains_key("content-encoding"), "{path}");
+    }
+    let refused = server.send("POST", "/v2/models/outer/infer", &gzip, &[b'x'; 5000]);
+    refused.error(400);
+}
+
+#[test]
+fn clients_of_all_kinds_find_what_they_look_for() {
+    let server = Server::start();
+    server.publish_onnx("mnist", "1", &model_file("mnist.onnx"), "auto").ok();
+    // KServe's client reads these keys; Triton's examples send queries, and some a slash at the end.
+    for (path, key) in [
+        ("/v2/health/live", "live"),
+        ("/v2/health/ready", "ready"),
+        ("/v2/models/mnist/ready", "ready"),
+        ("/v2/models/mnist/versions/1/ready", "ready"),
+    ] {
+        for suffix in ["", "/", "?test_1=1&test_2=2", "/?test_1=1"] {
+            let answer = server.get(&format!("{path}{suffix}")).ok();
+            assert_eq!(answer.headers["content-type"], "application/json");
+            assert_eq!(answer.json()[key], true, "{path}{suffix}");
+        }
+    }
+    for path in ["/v2", "/v2/models", "/v2/models/mnist", "/v2/models/mnist/versions/1"] {
+        let plain = server.get(path).ok().body;
+        for suffix in ["/", "?test_1=1", "/?test_1=1&test_2=2"] {
+            assert_eq!(server.get(&format!("{path}{suffix}")).ok().body, plain, "{path}{suffix}");
+        }
+    }
+    // Some clients say that JSON is a form, or say nothing at all.
+    let pixels = floats(&model_file("digit-3.f32"));
+    let request = json!({ "inputs": [
+        { "name": "image", "datatype": "FP32", "shape": DIGIT, "data": pixels }] });
+    let request = serde_json::to_vec(&request).unwrap();
+    for content_type in ["application/x-www-form-urlencoded", "application/octet-stream", ""] {
+        let headers = [("content-type", content_type)];
+        let headers = &headers[..usize::from(!content_type.is_empty())];
+        let answer = server.send("POST", "/v2/models/mnist/infer", headers, &request).ok();
+        let values = answer.json()["outputs"][0]["data"].clone();
+        let values: Vec<_> =
+            values.as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect();
+        assert_eq!(argmax(&values), 3, "{content_type}");
+    }
+}
+
+#[test]
 fn the_server_shows_its_state() {
     let server = Server::start();
     assert_eq!(server.get("/healthz").ok().json()["status"], "ok");
-    assert_eq!(server.get("/readyz").ok().json()["status"], "ready");
+    let ready = json!({ "status": "ready", "models": 0, "registry": { "state": "writable" } });
+    assert_eq!(server.get("/readyz").ok().json(), ready);
     let settings = server.get("/api/v1/config").ok().json();
     let body = settings["settings"].as_array().unwrap().iter();
     let body = body.clone().find(|line| line["key"] == "limits.request_body_bytes").unwrap();

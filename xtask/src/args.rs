@@ -47,7 +47,8 @@ pub(crate) struct SoakOptions {
 /// A minute for each decoder, about.
 const DEFAULT_SOAK_MINUTES: u32 = 10;
 
-const DEFAULT_LISTEN: &str = "127.0.0.1:0";
+/// Where the demo's server listens unless told otherwise: a free port on this machine alone.
+pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:0";
 
 const HELP: &str = "\
 Automation for the Modelet workspace.
@@ -74,7 +75,8 @@ Downloads the ONNX Runtime library, makes a Python environment from assets/requi
 makes the models. Every download is pinned by version and SHA-256. What is there already and still
 fits its pin is kept, so a second run takes no time.
 
-Needs python3 with pip and venv, and npm, each able to reach its registry.";
+Needs python3 with pip and venv, and npm, each able to reach its registry. On a machine with apt-get,
+root has what is missing installed; elsewhere you are told what to install.";
 
 const ASSETS_HELP: &str = "\
 Usage: cargo xtask assets

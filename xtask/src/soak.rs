@@ -50,7 +50,7 @@ impl FromStr for &'static Part {
 /// Runs each part for so many minutes, one after another; all of them, whatever one finds.
 pub(crate) fn run(minutes: u32, parts: &[&Part]) -> Result<()> {
     let mut stages = Stages::default();
-    let ready = stages.run("set up", setup::prepare)?;
+    let ready = stages.run("set up", || setup::prepare(&[]))?;
     for part in parts {
         stages.attempt(part.name, || match part.work {
             Work::Fuzz => fuzz::run(&ready, minutes),

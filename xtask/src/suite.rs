@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::check::{self, Part};
 use crate::demo;
+use crate::machine::CURL;
 use crate::process::{self, workspace};
 use crate::server::Server;
 use crate::setup::{self, Ready};
@@ -18,7 +19,7 @@ const NEXTEST_VERSION: &str = "0.9.143";
 /// `cargo xtask test`: a failed stage stops only those that need it, so that one run shows all.
 pub(crate) fn run() -> Result<()> {
     let mut stages = Stages::default();
-    let ready = stages.run("set up", setup::prepare)?;
+    let ready = stages.run("set up", || setup::prepare(&[CURL]))?;
     stages.run("cargo-nextest", install_nextest)?;
     for part in [Part::Format, Part::Tidy, Part::Licences] {
         stages.attempt(part.name(), || check::run_part(part));
@@ -27,6 +28,7 @@ pub(crate) fn run() -> Result<()> {
     stages.attempt(Part::Lints.name(), || check::run_part(Part::Lints));
     stages.run("build", || nextest(&ready, &["--no-run"]))?;
     stages.attempt("examples and clients", || against_a_server(&ready));
+    stages.attempt("demo, twice", || demo::twice(&ready));
     stages.attempt("doc tests", || {
         process::run(ready.cargo().args(["test", "--doc", "--workspace", "--profile", "ci"]))
     });

@@ -13,6 +13,7 @@ mod setup;
 mod show;
 mod update;
 
+pub(crate) use self::operations::state_text;
 use crate::args::{Cli, Command};
 use crate::client::Client;
 use crate::exit::Exit;
@@ -27,7 +28,7 @@ use crate::{inspect, serve, worker};
 pub(crate) fn run(cli: Cli, out: &Out) -> Result<Exit, Failure> {
     let server = || Client::new(&cli.global.server);
     match cli.command {
-        Command::Serve(args) => return serve::run(args),
+        Command::Serve(args) => return serve::run(args, out),
         Command::Inspect(args) => return inspect::run(&args, out),
         Command::CompileWorker(args) => return worker::compile(&args),
         Command::GraphWorker(args) => return worker::graph(args),

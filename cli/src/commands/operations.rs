@@ -44,10 +44,19 @@ fn health_text(is_ready: bool, readiness: &Value) -> String {
     ];
     let details = readiness.as_object().into_iter().flatten();
     // Readiness says why not; "status" only repeats the line above.
-    fields.extend(details.filter(|(key, _)| *key != "status").map(|(key, value)| {
-        (key.as_str(), value.as_str().map_or_else(|| value.to_string(), str::to_owned))
-    }));
+    let details = details.filter(|(key, _)| *key != "status");
+    fields.extend(details.map(|(key, value)| (key.as_str(), state_text(value))));
     table::fields(fields)
+}
+
+/// A value in a line: of a `{"state", "reason"}`, what people read of it.
+pub(crate) fn state_text(value: &Value) -> String {
+    match (value.get("state").and_then(Value::as_str), value.get("reason").and_then(Value::as_str))
+    {
+        (Some(state), Some(reason)) => format!("{state}: {reason}"),
+        (Some(state), None) => state.to_owned(),
+        (None, _) => scalar_text(value),
+    }
 }
 
 fn instances_text(instances: &[Instance]) -> String {
@@ -112,6 +121,9 @@ mod tests {
         let text =
             health_text(false, &json!({ "status": "not_ready", "reason": "registry is loading" }));
         assert_eq!(text, "alive:   yes\nready:   no\nreason:  registry is loading");
+        let registry = json!({ "state": "read_only", "reason": "the disk" });
+        let text = health_text(true, &json!({ "models": 3, "registry": registry }));
+        assert!(text.ends_with("models:    3\nregistry:  read_only: the disk"), "{text}");
     }
 
     #[test]

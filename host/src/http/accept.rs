@@ -2,8 +2,12 @@
 //! kernel's queue and not in our memory.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use http::Request;
@@ -11,10 +15,10 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use super::socket::Socket;
 use crate::config::ServerSettings;
 use crate::host::Host;
 use crate::server;
@@ -25,65 +29,131 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 /// Streams one HTTP/2 connection may have open, as most servers allow.
 const HTTP2_STREAMS: u32 = 256;
 
-/// Accepts connections until `stop` resolves; what is under way then is left to `graceful`.
-pub async fn run(
-    listener: TcpListener,
+/// The connections of a server.
+pub struct Connections {
     host: Arc<Host>,
-    graceful: &GracefulShutdown,
-    stop: impl Future<Output = ()>,
-) {
-    let permits = Arc::new(Semaphore::new(host.config().server.connections as usize));
-    let builder = Arc::new(builder(&host.config().server));
-    let mut stop = std::pin::pin!(stop);
-    loop {
-        let accepted = tokio::select! {
-            () = &mut stop => return,
-            accepted = accept(&listener, &permits) => accepted,
-        };
-        let (stream, peer, permit) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_BACKOFF).await;
-                continue;
+    permits: Arc<Semaphore>,
+    builder: Arc<auto::Builder<TokioExecutor>>,
+    /// Tells every connection to end; closed when the last of them has.
+    stop: watch::Sender<()>,
+    /// Set when they are told, for their sockets.
+    is_draining: Arc<AtomicBool>,
+}
+
+/// An accepted connection.
+type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
+
+impl Connections {
+    /// None yet.
+    pub fn new(host: Arc<Host>) -> Self {
+        let settings = &host.config().server;
+        Self {
+            permits: Arc::new(Semaphore::new(settings.connections as usize)),
+            builder: Arc::new(builder(settings)),
+            stop: watch::Sender::new(()),
+            is_draining: Arc::default(),
+            host,
+        }
+    }
+
+    /// Accepts connections until `stop` resolves.
+    pub async fn accept_until(&self, listener: &TcpListener, stop: impl Future<Output = ()>) {
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            let accepted = tokio::select! {
+                () = &mut stop => return,
+                accepted = self.accept(listener) => accepted,
+            };
+            match accepted {
+                Ok(accepted) => self.spawn(accepted),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_BACKOFF).await;
+                }
             }
-        };
+        }
+    }
+
+    async fn accept(&self, listener: &TcpListener) -> io::Result<Accepted> {
+        let permit = Arc::clone(&self.permits)
+            .acquire_owned()
+            .await
+            .map_err(|_| io::Error::other("the connection semaphore is closed"))?;
+        let (stream, peer) = listener.accept().await?;
+        Ok((stream, peer, permit))
+    }
+
+    /// Takes the connections that the kernel has made already, without waiting for more, and stops
+    /// listening: their requests may have been sent before the drain began.
+    pub fn accept_rest(&self, listener: TcpListener) {
+        // The reactor may not have heard of all of them, so the kernel is asked.
+        let Ok(listener) = listener.into_std() else { return };
+        while let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            let Ok((stream, peer)) = listener.accept() else { return };
+            let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+            match stream {
+                Ok(stream) => self.spawn((stream, peer, permit)),
+                Err(error) => tracing::warn!(%error, %peer, "cannot serve a connection"),
+            }
+        }
+    }
+
+    /// Serves a connection in a task of its own.
+    fn spawn(&self, (stream, peer, permit): Accepted) {
         // Small answers must not wait for the peer's acknowledgement of the last one.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, %peer, "cannot set TCP_NODELAY");
         }
-        let connection = builder
-            .serve_connection(
-                TokioIo::new(stream),
-                service_fn({
-                    let host = Arc::clone(&host);
-                    move |request: Request<Incoming>| {
-                        let host = Arc::clone(&host);
-                        async move { Ok::<_, Infallible>(server::respond(&host, request).await) }
-                    }
-                }),
-            )
-            .into_owned();
-        let watched = graceful.watch(connection);
+        let service = service_fn({
+            let host = Arc::clone(&self.host);
+            move |request: Request<Incoming>| {
+                let host = Arc::clone(&host);
+                async move { Ok::<_, Infallible>(server::respond(&host, request).await) }
+            }
+        });
+        let socket = Socket::new(stream, Arc::clone(&self.is_draining));
+        let mut stop = self.stop.subscribe();
+        let builder = Arc::clone(&self.builder);
         tokio::spawn(async move {
-            if let Err(error) = watched.await {
+            let mut connection =
+                std::pin::pin!(builder.serve_connection(TokioIo::new(socket), service));
+            let ended = tokio::select! {
+                biased;
+                ended = connection.as_mut() => ended,
+                _ = stop.changed() => end(connection).await,
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%error, %peer, "a connection ended early");
             }
-            drop(permit);
+            drop((permit, stop));
         });
+    }
+
+    /// Tells every connection to end after the request it has, and waits for the last.
+    pub async fn drain(&self) {
+        self.is_draining.store(true, Ordering::Relaxed);
+        self.stop.send_replace(());
+        self.stop.closed().await;
     }
 }
 
-async fn accept(
-    listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = Arc::clone(permits)
-        .acquire_owned()
-        .await
-        .map_err(|_| std::io::Error::other("the connection semaphore is closed"))?;
-    let (stream, peer) = listener.accept().await?;
-    Ok((stream, peer, permit))
+/// Ends a connection after the request it has, if it has one.
+async fn end<S>(
+    mut connection: Pin<&mut auto::Connection<'_, TokioIo<Socket>, S, TokioExecutor>>,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+where
+    S: hyper::service::Service<Request<Incoming>, Response = http::Response<super::body::Body>>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S::Future: Send + 'static,
+{
+    // Once more, so that a request that has arrived is read: told to end before, the connection would
+    // be closed over it.
+    let polled = std::future::poll_fn(|cx| Poll::Ready(connection.as_mut().poll(cx))).await;
+    if let Poll::Ready(ended) = polled {
+        return ended;
+    }
+    connection.as_mut().graceful_shutdown();
+    connection.await
 }
 
 fn builder(settings: &ServerSettings) -> auto::Builder<TokioExecutor> {

@@ -6,18 +6,17 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 
 use super::admit::Permit;
+use super::under_way::UnderWay;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of an answer.
 pub struct Body {
     content: Content,
-    /// Given up when the body has been written or is dropped, not when the head went out: a slow
-    /// reader counts against its tenant until it has read.
-    permit: Option<Permit>,
+    held: Held,
 }
 
 enum Content {
@@ -25,21 +24,74 @@ enum Content {
     Stream(axum::body::Body),
 }
 
+/// What is given up when the last byte has been written or the body is dropped, not when the head went
+/// out: a slow reader counts against its tenant until it has read.
+#[derive(Default)]
+struct Held {
+    _permit: Option<Permit>,
+    _under_way: Option<UnderWay>,
+}
+
+/// The last bytes of an answer. HTTP takes frames out of a body ahead of the socket and then drops the
+/// body, so what is held goes along with these bytes.
+struct Last {
+    bytes: Bytes,
+    _held: Held,
+}
+
+impl AsRef<[u8]> for Last {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 impl Body {
     /// A body of whole buffers, written one after the other without a copy.
     pub fn parts(parts: impl IntoIterator<Item = Bytes>) -> Self {
         let parts = parts.into_iter().filter(|part| !part.is_empty()).collect();
-        Self { content: Content::Parts(parts), permit: None }
+        Self { content: Content::Parts(parts), held: Held::default() }
     }
 
     /// A body that comes as it is made.
     pub fn stream(stream: axum::body::Body) -> Self {
-        Self { content: Content::Stream(stream), permit: None }
+        Self { content: Content::Stream(stream), held: Held::default() }
     }
 
     /// Holds `permit` until the last byte is out.
     pub fn hold(&mut self, permit: Permit) {
-        self.permit = Some(permit);
+        self.held._permit = Some(permit);
+    }
+
+    /// The request is under way until the last byte is out.
+    pub fn track(&mut self, under_way: UnderWay) {
+        self.held._under_way = Some(under_way);
+    }
+
+    /// Its buffers, if all of it is there; what is held stays.
+    pub fn take_parts(&mut self) -> Option<VecDeque<Bytes>> {
+        match &mut self.content {
+            Content::Parts(parts) => Some(std::mem::take(parts)),
+            Content::Stream(_) => None,
+        }
+    }
+
+    /// Puts other buffers in the place of its content; what is held stays.
+    pub fn put_parts(&mut self, parts: VecDeque<Bytes>) {
+        self.content = Content::Parts(parts);
+    }
+
+    fn poll_content(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.content {
+            Content::Parts(parts) => {
+                Poll::Ready(parts.pop_front().map(|part| Ok(Frame::data(part))))
+            }
+            Content::Stream(stream) => Pin::new(stream)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|f| f.map_err(BoxError::from))),
+        }
     }
 }
 
@@ -57,14 +109,13 @@ impl http_body::Body for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match &mut self.content {
-            Content::Parts(parts) => {
-                Poll::Ready(parts.pop_front().map(|part| Ok(Frame::data(part))))
-            }
-            Content::Stream(stream) => Pin::new(stream)
-                .poll_frame(cx)
-                .map(|frame| frame.map(|f| f.map_err(BoxError::from))),
+        let frame = std::task::ready!(self.poll_content(cx));
+        if !self.is_end_stream() {
+            return Poll::Ready(frame);
         }
+        let held = std::mem::take(&mut self.held);
+        let last = |bytes| Bytes::from_owner(Last { bytes, _held: held });
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(last))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -81,5 +132,46 @@ impl http_body::Body for Body {
             }
             Content::Stream(stream) => stream.size_hint(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::super::under_way::Requests;
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_held_lives_as_long_as_the_last_bytes() {
+        for stream in [false, true] {
+            let requests = Requests::default();
+            let mut body = match stream {
+                false => Body::parts([Bytes::from_static(b"a"), Bytes::new(), "b".into()]),
+                true => Body::stream(axum::body::Body::from("ab")),
+            };
+            body.track(requests.begin());
+            let mut frames = Vec::new();
+            while let Some(frame) = body.frame().await {
+                frames.push(frame.unwrap().into_data().unwrap());
+            }
+            drop(body);
+            assert_eq!(frames.concat(), b"ab");
+            // A part of the last bytes is still to be written.
+            let last = frames.pop().unwrap().slice(..1);
+            drop(frames);
+            assert_eq!(requests.under_way(), 1);
+            drop(last);
+            assert_eq!(requests.under_way(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_dropped_unread_holds_nothing() {
+        let requests = Requests::default();
+        let mut body = Body::from(Bytes::from_static(b"a"));
+        body.track(requests.begin());
+        drop(body);
+        assert_eq!(requests.under_way(), 0);
     }
 }

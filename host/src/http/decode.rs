@@ -8,12 +8,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::request::Parts;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::admit::{Permit, body_too_large, content_length};
 use super::inflate;
 use super::oip::{self, DecodeErrorKind, DecodeLimits, InferRequest, JSON_LENGTH_HEADER};
+use super::request_body::RequestBody;
 use crate::config::Limits;
 use crate::error::{Error, Kind};
 use crate::publish::blocking;
@@ -33,7 +33,7 @@ const SAID_LENGTH_BYTES: u64 = 256 << 20;
 /// kinds of [`oip::DecodeError`].
 pub async fn infer(
     head: &Parts,
-    body: Incoming,
+    body: RequestBody,
     permit: &mut Permit,
     limits: &Limits,
     signature: &Signature,
@@ -85,7 +85,7 @@ fn decode_error(error: oip::DecodeError) -> Error {
 }
 
 async fn read(
-    mut body: Incoming,
+    mut body: RequestBody,
     length: Option<u64>,
     aligned_offset: usize,
     permit: &mut Permit,

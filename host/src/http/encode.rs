@@ -2,7 +2,7 @@
 //! [`Kind::status`].
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response};
 use serde::Serialize;
 
@@ -67,8 +67,11 @@ pub fn error(error: &Error) -> Response<Body> {
         // Whole seconds, and never zero: zero means at once.
         headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
     }
-    if let Some(methods) = error.allowed() {
-        headers.insert(ALLOW, HeaderValue::from_static(methods));
+    if let Some(methods) = error.allowed().and_then(|methods| methods.parse().ok()) {
+        headers.insert(ALLOW, methods);
+    }
+    if let Some(codings) = error.accepted() {
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(codings));
     }
     response
 }

@@ -17,13 +17,26 @@ use crate::tensor::AlignedBuffer;
 /// Bytes that are inflated at a time.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// How a request's body is compressed.
+/// The codings that are understood, as a refusal of any other lists them.
+const UNDERSTOOD: &str = "gzip, deflate";
+
+/// How a request's body is compressed, or an answer's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coding {
     /// RFC 1952.
     Gzip,
     /// RFC 1950.
     Deflate,
+}
+
+impl Coding {
+    /// Its name in headers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Deflate => "deflate",
+        }
+    }
 }
 
 /// How a request says its body is compressed; none if it is not.
@@ -38,7 +51,8 @@ pub fn coding(headers: &HeaderMap) -> Result<Option<Coding>, Error> {
         Ok("deflate") => Ok(Some(Coding::Deflate)),
         _ => Err(Error::new(Kind::Unsupported, "the body's coding is not understood")
             .at("header Content-Encoding")
-            .remedy("use gzip or deflate, or send the body as it is")),
+            .remedy("use gzip or deflate, or send the body as it is")
+            .accept_encoding(UNDERSTOOD)),
     }
 }
 
@@ -130,5 +144,12 @@ mod tests {
         let more = [zlib.finish().unwrap(), b"two".to_vec()].concat();
         let error = inflate(&more, Coding::Deflate, 0, 100).unwrap_err();
         assert!(error.text().contains("3 bytes follow its end"), "{}", error.text());
+    }
+
+    #[test]
+    fn an_unknown_coding_is_answered_with_those_there_are() {
+        let headers = HeaderMap::from_iter([(CONTENT_ENCODING, "br".parse().unwrap())]);
+        let error = coding(&headers).unwrap_err();
+        assert_eq!((error.kind(), error.accepted()), (Kind::Unsupported, Some(UNDERSTOOD)));
     }
 }

@@ -5,21 +5,22 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::multipart::Multipart;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
-use axum::http::header::{ETAG, IF_MATCH, IF_NONE_MATCH};
-use axum::http::{HeaderMap, HeaderValue, Request, StatusCode};
+use axum::http::header::{ALLOW, ETAG, IF_MATCH, IF_NONE_MATCH};
+use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
-use hyper::body::Incoming;
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tower::ServiceExt as _;
 
 use super::authenticate::DEFAULT_TENANT;
 use super::body::Body;
+use super::request_body::RequestBody;
+use super::route::excerpt;
 use crate::error::{Error, Kind};
 use crate::host::Host;
 use crate::ledger::Window;
@@ -34,11 +35,29 @@ use crate::version::Annotations;
 const DEFAULT_HISTORY: usize = 100;
 
 /// Answers a management request.
-pub async fn answer(host: &Arc<Host>, request: Request<Incoming>) -> http::Response<Body> {
+///
+/// # Errors
+/// What a handler refused with.
+pub async fn answer(
+    host: &Arc<Host>,
+    request: Request<RequestBody>,
+) -> Result<http::Response<Body>, Error> {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     // The router is a tree of a few nodes; making it costs microseconds, off the data path.
     let answered = router(Arc::clone(host)).oneshot(request.map(axum::body::Body::new)).await;
-    let response = answered.unwrap_or_else(|never| match never {});
-    response.map(Body::stream)
+    let mut response = answered.unwrap_or_else(|never| match never {});
+    let Some(Refusal(error)) = response.extensions_mut().remove() else {
+        return Ok(response.map(Body::stream));
+    };
+    // Only axum knows which methods a route has, and says so in a header.
+    let allow = response.headers().get(ALLOW).and_then(|methods| methods.to_str().ok());
+    Err(match allow {
+        Some(methods) if error.kind() == Kind::MethodNotAllowed => {
+            let methods = methods.replace(',', ", ");
+            error.at(format!("{method} {path}")).remedy(format!("use {methods}")).allow(methods)
+        }
+        _ => error,
+    })
 }
 
 fn router(host: Arc<Host>) -> axum::Router {
@@ -60,11 +79,16 @@ fn router(host: Arc<Host>) -> axum::Router {
         .route("/api/v1/efficiency", get(efficiency))
         .route("/api/v1/bill", get(bill))
         .route("/api/v1/config", get(config))
-        .fallback(|| async {
-            refuse(Error::new(Kind::NotFound, "there is no such management route"))
+        .fallback(|uri: Uri| async move {
+            let error = Error::new(Kind::NotFound, "there is no such management route");
+            Refusal(
+                error.at(excerpt(uri.path())).remedy(
+                    "below /api/v1 there are models, instances, efficiency, bill and config",
+                ),
+            )
         })
         .method_not_allowed_fallback(|| async {
-            refuse(Error::new(Kind::MethodNotAllowed, "this route does not take that method"))
+            Refusal(Error::new(Kind::MethodNotAllowed, "this route does not take that method"))
         })
         // Uploads are limited part by part, by what the part is.
         .layer(DefaultBodyLimit::disable())
@@ -73,7 +97,8 @@ fn router(host: Arc<Host>) -> axum::Router {
 
 type Answer = Result<Response, Refusal>;
 
-/// An error on its way out of a handler.
+/// An error on its way out of a handler, which goes through axum as an extension of an empty response.
+#[derive(Clone)]
 struct Refusal(Error);
 
 impl From<Error> for Refusal {
@@ -84,15 +109,8 @@ impl From<Error> for Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        refuse(self.0)
+        (Extension(self), ()).into_response()
     }
-}
-
-fn refuse(error: Error) -> Response {
-    if let Some(detail) = error.operator_detail() {
-        tracing::error!(kind = error.kind().as_str(), detail, "{error}");
-    }
-    super::encode::error(&error).map(axum::body::Body::new)
 }
 
 macro_rules! from_rejection {
@@ -232,14 +250,7 @@ async fn publish_version(
         Error::new(Kind::BadRequest, error.body_text())
             .remedy("send multipart/form-data with the parts manifest, component and asset:NAME")
     })?;
-    let names = parse(&model).and_then(|model| Ok((model, parse(&version)?)));
-    let (model, version) = match names {
-        Ok(names) => names,
-        Err(error) => {
-            publish::discard(parts).await;
-            return Err(error.into());
-        }
-    };
+    let (model, version) = (parse(&model)?, parse(&version)?);
     let published = publish::publish(&host, model, version, query?.dry_run, parts).await?;
     let Published { version, outcome, warnings } = published;
     if outcome == Outcome::Dry {
@@ -275,9 +286,7 @@ async fn change(host: &Arc<Host>, op: Op, dry_run: bool) -> Result<Option<Arc<Mo
     let host = Arc::clone(host);
     publish::blocking(move || {
         host.settle();
-        if let Err(error) = host.registry().collect() {
-            tracing::warn!(%error, "unreferenced blobs could not be removed");
-        }
+        host.collect();
         Ok(after)
     })
     .await

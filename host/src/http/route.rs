@@ -166,7 +166,8 @@ fn decoded(segment: &str) -> Result<String, Error> {
     })
 }
 
-fn excerpt(text: &str) -> String {
+/// The beginning of something a caller chose, for messages.
+pub(super) fn excerpt(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
