@@ -12,6 +12,7 @@ use crate::args::InspectArgs;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::out::Out;
+use crate::quiet;
 use crate::table;
 
 /// What a file turned out to be, and what the checks say of it.
@@ -30,6 +31,7 @@ impl Found {
 }
 
 pub(crate) fn run(args: &InspectArgs, out: &Out) -> Result<Exit, Failure> {
+    quiet::silence_engine()?;
     let file = args.file.display().to_string();
     let config = Config::load(args.config.as_deref())
         .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;

@@ -20,6 +20,7 @@ mod documents;
 mod multipart;
 
 mod paths;
+mod quiet;
 mod table;
 mod units;
 

@@ -17,6 +17,7 @@ use crate::commands::state_text;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::out::Out;
+use crate::quiet;
 use crate::table;
 
 /// What is logged unless `RUST_LOG` says otherwise: the server's life and every failure, not every
@@ -24,6 +25,7 @@ use crate::table;
 const DEFAULT_LOG: &str = "info,wasmtime=warn,cranelift=warn,sled=warn,ort=warn";
 
 pub(crate) fn run(args: ServeArgs, out: &Out) -> Result<Exit, Failure> {
+    quiet::silence_engine()?;
     let config = Config::load(args.config.as_deref())
         .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
     refuse_open_doors(&args)?;

@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 
+use crate::nn::backend::NO_TELEMETRY;
+
 /// Bytes that are kept of what a worker prints and of what it complains; the end of each, since the
 /// last words say why it ended. A report of a graph has about a hundred bytes an output.
 const KEPT_BYTES: usize = 64 << 10;
@@ -187,6 +189,7 @@ impl Worker {
             .args(["--cpu-s", &limits.cpu_s.to_string()])
             .args(["--file-bytes", &limits.file_bytes.to_string()])
             .env_clear()
+            .env(NO_TELEMETRY.0, NO_TELEMETRY.1)
             .envs(KEPT_VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

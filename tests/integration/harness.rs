@@ -44,6 +44,7 @@ impl DataDir {
 #[derive(Default)]
 pub(crate) struct Builder {
     data: Option<PathBuf>,
+    home: Option<PathBuf>,
     config: String,
 }
 
@@ -51,6 +52,12 @@ impl Builder {
     /// Serves an existing data directory.
     pub(crate) fn data_dir(mut self, path: &Path) -> Self {
         self.data = Some(path.to_owned());
+        self
+    }
+
+    /// Runs it as a user with this home, and with nothing else in its environment that points anywhere.
+    pub(crate) fn home(mut self, path: &Path) -> Self {
+        self.home = Some(path.to_owned());
         self
     }
 
@@ -74,7 +81,12 @@ impl Builder {
         let config = data.path().join("test-config.toml");
         std::fs::write(&config, &self.config).unwrap();
         let log = std::fs::File::create(data.path().join("test-server.log")).unwrap();
-        let mut child = Command::new(PROGRAM)
+        let mut program = Command::new(PROGRAM);
+        if let Some(home) = self.home {
+            program.env("HOME", home);
+            ["XDG_CACHE_HOME", "ORT_DISABLE_TELEMETRY"].map(|name| program.env_remove(name));
+        }
+        let mut child = program
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(data.path())
             .arg("--config")

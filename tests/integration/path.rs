@@ -228,3 +228,16 @@ fn the_server_shows_its_state() {
     let metrics = String::from_utf8(server.get("/metrics").ok().body).unwrap();
     assert!(metrics.contains("modelet_http_requests_total") && metrics.ends_with("# EOF\n"));
 }
+
+#[test]
+fn the_engine_reports_on_nobody() {
+    let home = tempfile::tempdir().unwrap();
+    let server = Server::builder().home(home.path()).start();
+    server.publish_onnx("mnist", "1", &model_file("mnist.onnx"), "onnxruntime").ok();
+    let pixels = floats(&model_file("digit-3.f32"));
+    assert_eq!(argmax(&server.infer_f32("mnist", "image", &DIGIT, &pixels)), 3);
+    assert!(server.stop().success());
+    // Its published library keeps what it would send below the cache folder of the user.
+    let left: Vec<_> = std::fs::read_dir(home.path()).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+}

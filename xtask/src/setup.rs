@@ -79,6 +79,8 @@ impl Ready {
         command
             .env("CARGO_TARGET_DIR", target_dir(&self.cache))
             .env("ORT_DYLIB_PATH", &self.library)
+            // The engine's library would report on its users.
+            .env("ORT_DISABLE_TELEMETRY", "1")
             .env("MODELET_DOWNLOADS", self.cache.path("downloads"))
             .env("MODELET_MODELS", &self.models)
             .env("MODELET_PYTHON", &self.python)

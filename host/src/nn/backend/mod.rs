@@ -51,6 +51,10 @@ impl fmt::Display for BackendKind {
     }
 }
 
+/// The variable of the environment, and its value, that keeps ONNX Runtime's library from collecting
+/// and sending usage events. It is read when the library is loaded; later is too late.
+pub const NO_TELEMETRY: (&str, &str) = ("ORT_DISABLE_TELEMETRY", "1");
+
 /// One thread, because calls already run side by side: more would only take turns with them.
 pub const DEFAULT_INTRA_OP_THREADS: NonZeroUsize = NonZeroUsize::MIN;
 

@@ -123,7 +123,7 @@ fn ended<T>(future: &mut std::pin::Pin<&mut impl Future<Output = T>>) -> bool {
 
 #[tokio::test]
 async fn a_run_that_cannot_be_stopped_loses_its_thread_and_its_graph_is_quarantined() {
-    let bench = bench(|settings| settings.timeout_ms = 20);
+    let bench = bench(|settings| settings.timeout_ms = 500);
     let (stubborn, graph, _begins) = bench.stubborn();
     let error = bench.run(&graph).await.unwrap_err();
     assert_eq!(error.kind(), RunErrorKind::Timeout);
@@ -157,7 +157,7 @@ async fn a_caller_that_leaves_early_brings_no_graph_into_quarantine() {
 
 #[tokio::test]
 async fn threads_that_may_not_be_lost_are_not_replaced() {
-    let bench = bench(|settings| (settings.timeout_ms, settings.lost_threads) = (20, 0));
+    let bench = bench(|settings| (settings.timeout_ms, settings.lost_threads) = (500, 0));
     let (stubborn, graph, _begins) = bench.stubborn();
     assert!(bench.run(&graph).await.is_err());
     until(|| graph.quarantined().is_some()).await;
