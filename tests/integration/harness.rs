@@ -84,7 +84,7 @@ impl Builder {
         let mut program = Command::new(PROGRAM);
         if let Some(home) = self.home {
             program.env("HOME", home);
-            ["XDG_CACHE_HOME", "ORT_DISABLE_TELEMETRY"].map(|name| program.env_remove(name));
+            program.env_remove("XDG_CACHE_HOME").env_remove("ORT_DISABLE_TELEMETRY");
         }
         let mut child = program
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
