@@ -19,6 +19,7 @@ use crate::error::Kind;
 use crate::host::Host;
 use crate::http::body::Body;
 use crate::ledger::Window;
+use crate::limit::Refusals;
 use crate::names::{ModelName, VersionName};
 
 /// Versions with series of their own. A series costs about a kilobyte here and more wherever it is
@@ -53,6 +54,11 @@ struct ModelLabels {
     model: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabels {
+    limit: &'static str,
+}
+
 type Latency = Family<VersionLabels, Histogram, fn() -> Histogram>;
 
 /// Everything that is counted.
@@ -60,6 +66,8 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     inferences: Family<OutcomeLabels, Counter>,
     latency: Latency,
+    /// How often each limit refused; shared with what refuses where there is no request.
+    refusals: Arc<Refusals>,
     /// The series of each version, so that a request looks its own up once.
     versions: RwLock<BTreeMap<(ModelName, VersionName), Arc<VersionMetrics>>>,
 }
@@ -98,6 +106,7 @@ impl Default for Metrics {
             requests: Family::default(),
             inferences: Family::default(),
             latency: Family::new_with_constructor(latency_histogram),
+            refusals: Arc::default(),
             versions: RwLock::default(),
         }
     }
@@ -111,6 +120,11 @@ impl Metrics {
     pub fn request(&self, route: &'static str, outcome: Option<Kind>) {
         let outcome = outcome.map_or(ANSWERED, Kind::as_str);
         self.requests.get_or_create(&RequestLabels { route, outcome }).inc();
+    }
+
+    /// How often each limit refused.
+    pub fn refusals(&self) -> &Arc<Refusals> {
+        &self.refusals
     }
 
     /// The series of a version.
@@ -173,6 +187,7 @@ impl Metrics {
             Unit::Seconds,
             self.latency.clone(),
         );
+        register_refusals(&mut registry, &self.refusals);
         register_host(&mut registry, host);
         register_efficiency(&mut registry, host);
         let mut text = String::new();
@@ -187,11 +202,25 @@ impl Metrics {
     }
 }
 
+/// Every limit, those that never refused included, so that an alert can be written before the first.
+fn register_refusals(registry: &mut Registry, refusals: &Refusals) {
+    let family = Family::<LimitLabels, Counter>::default();
+    for (limit, count) in refusals.counts() {
+        family.get_or_create(&LimitLabels { limit: limit.key() }).inc_by(count);
+    }
+    registry.register("limit_refusals", "What was refused, by the limit's setting", family);
+}
+
 /// What there is at this moment.
 fn register_host(registry: &mut Registry, host: &Host) {
     let (graphs, graph_bytes) = host.deployments().graphs().resident();
     let instances = host.ledger().instances().len();
-    let figures: [(&str, &str, u64); 9] = [
+    let figures: [(&str, &str, u64); 10] = [
+        (
+            "receiving_requests",
+            "Requests whose body is still coming",
+            host.admission().receiving_requests(),
+        ),
         ("inflight_requests", "Requests under way", host.admission().inflight_requests()),
         ("inflight_bytes", "Bytes of requests under way", host.admission().inflight_bytes()),
         (

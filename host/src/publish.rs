@@ -11,11 +11,14 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use crate::config::KeyValues;
-use crate::engine::deployment::{Candidate, Deployment};
+use crate::engine::call::DescribeError;
+use crate::engine::deployment::{Candidate, Deployment, LoadError};
 use crate::engine::gate::{self, GateError};
+use crate::engine::instance::StartError;
 use crate::engine::{PASSTHROUGH, PASSTHROUGH_GRAPH};
 use crate::error::{Error, Kind};
 use crate::host::Host;
+use crate::limit::Limit;
 use crate::names::{AliasName, AssetName, ModelName, VersionName};
 use crate::registry::{
     BlobError, BlobLease, BlobStore, Change, CommitError, CommitErrorKind, Committed, Op, Preview,
@@ -91,10 +94,8 @@ pub async fn publish(
     };
     tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
         let ms = limit.as_millis();
-        Err(Error::new(
-            Kind::Deadline,
-            format!("the publication took more than {ms} ms (limits.upload_timeout_ms)"),
-        ))
+        let message = format!("the publication took more than {ms} ms");
+        Err(Error::over(Kind::Deadline, Limit::UploadTime, message))
     })
 }
 
@@ -120,10 +121,10 @@ async fn check_and_commit(
         let kind = if error.is_the_packages() { Kind::BadRequest } else { Kind::Internal };
         Error::new(kind, error.to_string())
     })?;
-    let mut signature = deployment
-        .describe()
-        .await
-        .map_err(|error| Error::new(Kind::BadRequest, error.to_string()).at("component"))?;
+    let mut signature = deployment.describe().await.map_err(|error| {
+        let described = Error::new(Kind::BadRequest, error.to_string());
+        described.at("component").for_limit(start_limit(&error))
+    })?;
     signature.task = manifest.task.or(signature.task);
     let deployment = probe(deployment).await?;
     let change = Change {
@@ -153,6 +154,18 @@ async fn check_and_commit(
     Ok(Published::Committed(published, changed))
 }
 
+/// The limit on instances that a component met before it said what it is.
+fn start_limit(error: &LoadError) -> Option<Limit> {
+    let LoadError::Describe(error) = error else { return None };
+    match **error {
+        DescribeError::Timeout(_) | DescribeError::Start(StartError::Timeout(_)) => {
+            Some(Limit::StartTime)
+        }
+        DescribeError::Start(StartError::HostFull(_)) => Some(Limit::Instances),
+        _ => None,
+    }
+}
+
 fn published_version(
     model: Option<Arc<crate::registry::Model>>,
     version: &VersionName,
@@ -175,11 +188,11 @@ async fn check_component(host: &Arc<Host>, component: BlobRef) -> Result<(), Err
 }
 
 fn gate_error(error: GateError) -> Error {
-    let kind = match error {
-        GateError::TooLarge { .. } => Kind::TooLarge,
-        _ => Kind::BadRequest,
+    let (kind, limit) = match error {
+        GateError::TooLarge { .. } => (Kind::TooLarge, Some(Limit::ComponentBytes)),
+        _ => (Kind::BadRequest, None),
     };
-    Error::new(kind, error.to_string()).at("part component")
+    Error::new(kind, error.to_string()).for_limit(limit).at("part component")
 }
 
 /// Runs every graph once on made-up inputs, which also warms it up. What fails is told to the operator
@@ -285,8 +298,8 @@ async fn receive(host: &Arc<Host>, parts: &mut Multipart) -> Result<Upload, Erro
             once(&name, assets.contains_key(&asset))?;
             if assets.len() >= limits.assets as usize {
                 let limit = limits.assets;
-                let text = format!("a version has at most {limit} assets (limits.assets)");
-                return Err(Error::new(Kind::TooLarge, text));
+                let text = format!("a version has at most {limit} assets");
+                return Err(Error::over(Kind::TooLarge, Limit::Assets, text));
             }
             let (blob, lease) = store(host, field, limits.asset_bytes, &name).await?;
             assets.insert(asset, blob);
@@ -359,7 +372,14 @@ async fn store(
     let _ = whole.send(());
     drop(chunks);
     let written = writing.await.map_err(Error::internal)?;
-    let stored = written.map_err(|error: BlobError| blob_error(error).at(place))?;
+    let stored = written.map_err(|error: BlobError| match error {
+        BlobError::TooLarge { limit_bytes } => {
+            let limit = if name == "component" { Limit::ComponentBytes } else { Limit::AssetBytes };
+            let text = format!("it is over the limit of {limit_bytes} bytes");
+            Error::over(Kind::TooLarge, limit, text).at(place)
+        }
+        error => blob_error(error).at(place),
+    })?;
     stored.ok_or_else(|| Error::internal("an upload ended without being whole"))
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -15,7 +15,8 @@ use crate::host::Host;
 use crate::http::account::Account;
 use crate::http::body::Body;
 use crate::http::route::{Called, Route, route};
-use crate::http::{accept, authenticate, decode, documents, encode, management};
+use crate::http::{accept, authenticate, decode, documents, encode, management, shed};
+use crate::limit::Limit;
 
 /// Answers one request: accounts for what [`answer`] comes to.
 pub async fn respond(host: &Arc<Host>, request: Request<Incoming>) -> Response<Body> {
@@ -46,12 +47,12 @@ async fn answer(
         Route::Metrics => Ok(host.metrics().answer(host)),
         Route::Management => {
             authenticate::guard_management(&head, &host.config().server.hosts)?;
-            Ok(management::answer(host, Request::from_parts(head, body)).await)
+            management::answer(host, Request::from_parts(head, body)).await
         }
     }
 }
 
-/// The data path: admit → decode → acquire → call → encode.
+/// The data path: receive → decode → admit → acquire → call → encode.
 async fn infer(
     host: &Host,
     caller: &authenticate::Caller,
@@ -64,28 +65,38 @@ async fn infer(
     let signature = &version.record.signature;
     host.ledger().called(&caller.tenant, &version.model);
 
-    let mut permit = host.admission().admit(caller, head)?;
-    let deadline = permit.deadline();
-    let decoding = decode::infer(head, body, &mut permit, limits, signature);
+    let mut receiving = host.admission().receive(caller, head)?;
+    if let Some(deployment) = host.deployments().find(version) {
+        shed::pass(&called, &deployment, limits, receiving.left())?;
+    }
+    let decoding = decode::infer(head, body, &mut receiving, limits, signature);
     let request = Account::time(&mut account.stages.decode, decoding).await?;
+    let permit = host.admission().admit(receiving)?;
+    let deadline = permit.deadline();
 
     let deployment = host.deployments().get(version).await?;
+    shed::pass(&called, &deployment, limits, permit.left())?;
     let acquiring = deployment.pool().acquire(deadline);
     let mut lease = Account::time(&mut account.stages.acquire, acquiring).await?;
 
+    let begun = Instant::now();
     let before = lease.instance().account.snapshot().buckets;
     let calling = call::infer(lease.instance(), request.inputs, signature, &account.id, deadline);
     let outcome = calling.await;
+    deployment.pace().record(begun.elapsed());
     let after = lease.instance().account.snapshot().buckets;
     account.stages.guest = Duration::from_nanos(after.guest.saturating_sub(before.guest));
     account.stages.compute = Duration::from_nanos(after.compute.saturating_sub(before.compute));
+    let met = call::limits_met(lease.instance());
+    if met.log {
+        account.met(Limit::GuestLog);
+    }
     if outcome.as_ref().map_or_else(call::CallError::keeps_instance, |_| true) {
         lease.give_back();
     }
+    let outputs = outcome.map_err(|error| encode::call_failed(error, met.refused))?;
 
-    let mut response = encode::infer(&called, request.id.as_deref(), &request.outputs, &outcome?)?;
-    response.body_mut().hold(permit);
-    Ok(response)
+    encode::infer(&called, request.id.as_deref(), &request.outputs, &outputs, permit)
 }
 
 /// What a drain came to.

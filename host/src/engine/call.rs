@@ -15,6 +15,7 @@ use super::contract::types::{self, Description, Failure};
 use super::instance::{Guest, Instance, Starter};
 use super::memory::Refusal;
 use crate::ledger::Bucket;
+use crate::limit::Limit;
 use crate::nn::graph::Graph;
 use crate::tensor::{NamedTensor, Tensor};
 use crate::version::{Signature, TensorSpec};
@@ -77,6 +78,20 @@ pub async fn infer(
         Ok(outputs) => check_outputs(take(instance, outputs)?, signature),
         Err(failure) => Err(guest_failure(failure)),
     }
+}
+
+/// The limits that the last call of an instance met.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LimitsMet {
+    /// What the guest asked for last and did not get; most guests fail then, and not all say why.
+    pub refused: Option<Limit>,
+    /// Whether log lines were dropped.
+    pub log: bool,
+}
+
+/// The limits that the last call of `instance` met.
+pub fn limits_met(instance: &Instance) -> LimitsMet {
+    instance.store.data().limits_met()
 }
 
 fn give(

@@ -15,6 +15,7 @@ use super::Engine;
 use super::call::{self, DescribeError};
 use super::compile::{CompileError, Compiled, Compiler};
 use super::instance::{Prepared, Starter};
+use super::pace::Pace;
 use super::pool::Pool;
 use super::state::VersionContext;
 use crate::config::{GuestSettings, KeyValues};
@@ -114,6 +115,7 @@ impl LoadError {
 /// A version that is ready to serve.
 pub struct Deployment {
     pool: Arc<Pool>,
+    pace: Pace,
     backend: Option<BackendKind>,
 }
 
@@ -121,6 +123,11 @@ impl Deployment {
     /// Its instances.
     pub fn pool(&self) -> &Arc<Pool> {
         &self.pool
+    }
+
+    /// How long its calls take.
+    pub fn pace(&self) -> &Pace {
+        &self.pace
     }
 
     /// The engine its graphs run on; none if it has no graph.
@@ -292,7 +299,7 @@ impl Deployments {
             settings: self.guest.clone(),
         };
         let pool = Pool::new(candidate.pool.clone(), starter, code, self.queue_length);
-        Ok(Deployment { pool: Arc::new(pool), backend })
+        Ok(Deployment { pool: Arc::new(pool), pace: Pace::default(), backend })
     }
 
     async fn load_graphs(

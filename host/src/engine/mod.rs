@@ -10,6 +10,7 @@ pub mod deployment;
 pub mod gate;
 pub mod instance;
 pub mod memory;
+pub mod pace;
 pub mod pool;
 pub mod state;
 

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tracing::Level;
-use wasmtime::component::{Resource, ResourceTable};
+use wasmtime::component::{Resource, ResourceTable, ResourceTableError};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
-use super::memory::MemoryLimiter;
+use super::call::LimitsMet;
+use super::memory::{MemoryLimiter, Refusal};
 use crate::config::{GuestSettings, KeyValues};
+use crate::limit::Limit;
 use crate::names::{AssetName, ModelName, VersionName};
 use crate::nn::compute::{Compute, Payer};
 use crate::nn::graph::Graph;
@@ -55,6 +57,8 @@ pub struct CallScope {
     logged: u64,
     /// Lines that found no room.
     unlogged: u64,
+    /// What was asked for last and refused by the host itself.
+    refused: Option<Limit>,
 }
 
 /// The data of a store.
@@ -108,6 +112,7 @@ impl GuestState {
     /// Begins a call on behalf of a request.
     pub(crate) fn begin_call(&mut self, request: String) {
         self.scope = CallScope { request, ..CallScope::default() };
+        self.limiter.begin_call();
     }
 
     /// Ends a call; says how many log lines found no room, if any did.
@@ -121,12 +126,29 @@ impl GuestState {
                 "guest log lines over guest.log_bytes were dropped"
             );
         }
-        self.scope = CallScope::default();
     }
 
-    /// Whether `bytes` more of tensors are within the limit.
-    pub(crate) fn has_room_for(&self, bytes: u64) -> bool {
-        self.held_bytes.saturating_add(bytes) <= self.tensor_limit
+    /// The limits that the last call met.
+    pub(crate) fn limits_met(&self) -> LimitsMet {
+        let grown = self.limiter.refused().map(|refusal| match refusal {
+            Refusal::Memory(..) => Limit::GuestMemory,
+            Refusal::Table(..) => Limit::GuestTables,
+        });
+        LimitsMet { refused: grown.or(self.scope.refused), log: self.scope.unlogged > 0 }
+    }
+
+    /// Notes that the guest was refused something.
+    pub(crate) fn met(&mut self, limit: Limit) {
+        self.scope.refused = Some(limit);
+    }
+
+    /// Whether `bytes` more of tensors are within the limit; notes it if they are not.
+    pub(crate) fn has_room_for(&mut self, bytes: u64) -> bool {
+        let fits = self.held_bytes.saturating_add(bytes) <= self.tensor_limit;
+        if !fits {
+            self.met(Limit::GuestTensors);
+        }
+        fits
     }
 
     /// Gives the guest a handle to `tensor`.
@@ -137,7 +159,11 @@ impl GuestState {
                 "a tensor of {bytes} bytes is more than is left of guest.tensor_bytes for this call"
             ));
         }
-        let handle = self.table.push(tensor)?;
+        let handle = self.table.push(tensor).inspect_err(|error| {
+            if matches!(error, ResourceTableError::Full) {
+                self.scope.refused = Some(Limit::GuestHandles);
+            }
+        })?;
         self.held_bytes += bytes;
         Ok(handle)
     }

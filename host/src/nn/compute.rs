@@ -153,10 +153,7 @@ impl Shared {
             return Err(RunError::failed("the server is stopping"));
         }
         if queue.jobs.len() >= self.capacity {
-            return Err(RunError::failed(format!(
-                "{} jobs wait for a compute thread already (compute.queue_length)",
-                self.capacity
-            )));
+            return Err(RunError::overloaded(self.capacity));
         }
         queue.jobs.push_back(job);
         drop(queue);

@@ -13,6 +13,7 @@ use super::backend::{RunErrorKind, check_inputs};
 use super::graph::Graph;
 use crate::engine::contract::types;
 use crate::engine::state::{GuestState, LogLevel};
+use crate::limit::Limit;
 use crate::tensor::{Datatype, NamedTensor, Tensor};
 
 /// A guest's handle to a graph.
@@ -93,6 +94,10 @@ impl GuestState {
                 let code = match error.kind() {
                     RunErrorKind::InvalidInput => Code::InvalidArgument,
                     RunErrorKind::Cancelled => Code::Timeout,
+                    RunErrorKind::Overloaded => {
+                        self.met(Limit::ComputeQueue);
+                        Code::RuntimeError
+                    }
                     RunErrorKind::Failed => Code::RuntimeError,
                 };
                 return self.refuse(code, error.to_string());

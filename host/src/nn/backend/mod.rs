@@ -192,6 +192,8 @@ enum RunProblem {
     InvalidInput { tensor: String, wanted: String, given: String },
     #[error("the run was cancelled")]
     Cancelled,
+    #[error("{0} jobs wait for a compute thread already (compute.queue_length)")]
+    Overloaded(usize),
     #[error("{0}")]
     Failed(String),
 }
@@ -203,6 +205,8 @@ pub enum RunErrorKind {
     InvalidInput,
     /// The caller went away, or its deadline passed.
     Cancelled,
+    /// Too many runs wait already.
+    Overloaded,
     /// The engine could not compute.
     Failed,
 }
@@ -228,11 +232,17 @@ impl RunError {
         Self(RunProblem::Failed(problem.into()))
     }
 
+    /// No more runs may wait than `limit`, which wait already.
+    pub fn overloaded(limit: usize) -> Self {
+        Self(RunProblem::Overloaded(limit))
+    }
+
     /// What kind of error it is.
     pub fn kind(&self) -> RunErrorKind {
         match &self.0 {
             RunProblem::InvalidInput { .. } => RunErrorKind::InvalidInput,
             RunProblem::Cancelled => RunErrorKind::Cancelled,
+            RunProblem::Overloaded(_) => RunErrorKind::Overloaded,
             RunProblem::Failed(_) => RunErrorKind::Failed,
         }
     }
