@@ -35,6 +35,11 @@ const SLOT_BYTES: u64 = 6 << 30;
 /// Address space of all the rest: the program, its threads' stacks and arenas, graphs and requests.
 const OWN_ADDRESS_SPACE_BYTES: u64 = 4 << 30;
 
+fn fitting_text(fitting: u32) -> String {
+    // Below one there is nothing to lower it to.
+    if fitting == 0 { String::new() } else { format!(", or lower engine.instances to {fitting}") }
+}
+
 /// Why a host cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -46,7 +51,7 @@ pub enum StartError {
     Engine(wasmtime::Error),
     /// The process may not have the address space that instances are placed in.
     #[error(
-        "this process may have {limit} bytes of address space (ulimit -v, RLIMIT_AS), and the slots of {instances} instances take about {wanted} (engine.instances); they are reserved, not used: lift that limit and bound the memory itself instead, with a cgroup, or lower engine.instances to {fitting}"
+        "this process may have {limit} bytes of address space (ulimit -v, RLIMIT_AS), and the slots of {instances} instances take about {wanted} (engine.instances); they are reserved, not used: lift that limit and bound the memory itself instead, with a cgroup{}", fitting_text(*.fitting)
     )]
     AddressSpace {
         /// What the process may have.
@@ -377,6 +382,8 @@ mod tests {
         for words in ["107374182400 bytes", "engine.instances", "ulimit -v", "to 16"] {
             assert!(limited.contains(words), "{words}: {limited}");
         }
+        let tiny = no_engine(error(), &settings, Some(1 << 30)).to_string();
+        assert!(tiny.ends_with("with a cgroup"), "{tiny}");
         for enough in [None, Some(u64::MAX)] {
             let other = no_engine(error(), &settings, enough);
             assert!(matches!(other, StartError::Engine(_)), "{other}");

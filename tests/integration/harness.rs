@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -43,6 +44,8 @@ impl DataDir {
 pub(crate) struct Builder {
     data: Option<PathBuf>,
     config: String,
+    /// What a shell does before it becomes the server.
+    before: Option<String>,
 }
 
 impl Builder {
@@ -55,6 +58,12 @@ impl Builder {
     /// Lines of its configuration file.
     pub(crate) fn config(mut self, toml: &str) -> Self {
         self.config.push_str(toml);
+        self
+    }
+
+    /// Has a shell do something first, such as `ulimit -n 64`.
+    pub(crate) fn after(mut self, command: &str) -> Self {
+        self.before = Some(command.to_owned());
         self
     }
 
@@ -72,7 +81,15 @@ impl Builder {
         let config = data.path().join("test-config.toml");
         std::fs::write(&config, &self.config).unwrap();
         let log = std::fs::File::create(data.path().join("test-server.log")).unwrap();
-        let mut child = Command::new(PROGRAM)
+        let mut command = match &self.before {
+            None => Command::new(PROGRAM),
+            Some(before) => {
+                let mut shell = Command::new("sh");
+                shell.arg("-c").arg(format!("{before} && exec \"$0\" \"$@\"")).arg(PROGRAM);
+                shell
+            }
+        };
+        let mut child = command
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(data.path())
             .arg("--config")
@@ -165,6 +182,58 @@ impl Server {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// A figure of its metrics, by the name and labels it is written with.
+    #[track_caller]
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let metrics = String::from_utf8(self.get("/metrics").body).unwrap();
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {name} in {metrics}")).parse().unwrap()
+    }
+
+    /// How often a limit has refused, by its setting's key.
+    #[track_caller]
+    pub(crate) fn refusals(&self, limit: &str) -> u64 {
+        self.metric(&format!("modelet_limit_refusals_total{{limit=\"{limit}\"}}"))
+    }
+
+    /// What it holds at this moment.
+    pub(crate) fn holdings(&self) -> Holdings {
+        let figure = |name: &str| self.metric(&format!("modelet_{name}"));
+        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
+        Holdings {
+            inflight_requests: figure("inflight_requests"),
+            receiving_requests: figure("receiving_requests"),
+            inflight_bytes: figure("inflight_bytes"),
+            compute_jobs: figure("compute_queue_jobs"),
+            instances: figure("instances"),
+            graphs: figure("resident_graphs"),
+            descriptors: descriptors.count() as u64,
+        }
+    }
+
+    /// Waits until it holds no more than `before`, with all instances it has idle.
+    #[track_caller]
+    pub(crate) fn settles_to(&self, before: &Holdings) {
+        let mut last = None;
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            let now = self.holdings();
+            if now.within(before) {
+                return;
+            }
+            last = Some(now);
+            std::thread::yield_now();
+        }
+        panic!("{last:?} is left of {before:?}\n{}", self.log());
+    }
+
+    /// Sets a limit of its process from outside.
+    pub(crate) fn limit(&self, resource: Resource, current: Option<u64>) {
+        let pid = rustix::process::Pid::from_raw(self.pid() as i32);
+        let maximum = rustix::process::getrlimit(resource).maximum;
+        rustix::process::prlimit(pid, resource, Rlimit { current, maximum }).unwrap();
     }
 
     /// Sends a request.
@@ -268,6 +337,31 @@ impl Server {
     /// Runs the command line against it.
     pub(crate) fn cli(&self, args: &[&str]) -> Output {
         cli(args, &[("MODELET_SERVER", self.url())])
+    }
+}
+
+/// What a server holds at a moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Holdings {
+    pub(crate) inflight_requests: u64,
+    pub(crate) receiving_requests: u64,
+    pub(crate) inflight_bytes: u64,
+    pub(crate) compute_jobs: u64,
+    pub(crate) instances: u64,
+    pub(crate) graphs: u64,
+    pub(crate) descriptors: u64,
+}
+
+impl Holdings {
+    /// Whether nothing is more than in `other`.
+    fn within(&self, other: &Self) -> bool {
+        self.inflight_requests <= other.inflight_requests
+            && self.receiving_requests <= other.receiving_requests
+            && self.inflight_bytes <= other.inflight_bytes
+            && self.compute_jobs <= other.compute_jobs
+            && self.instances <= other.instances
+            && self.graphs <= other.graphs
+            && self.descriptors <= other.descriptors
     }
 }
 
