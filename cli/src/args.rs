@@ -128,6 +128,16 @@ pub(crate) enum LogForm {
     Json,
 }
 
+impl LogForm {
+    /// As it is typed.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
 /// Install ONNX Runtime, the faster engine
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  modelet setup\n  \

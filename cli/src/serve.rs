@@ -4,21 +4,20 @@ use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use modelet_host::config::{Config, DataDir};
+use modelet_host::config::{Config, DataDir, Setting};
 use modelet_host::host::{Host, Options};
 use modelet_host::registry::{Registry as _, Status};
-use modelet_host::server;
+use modelet_host::{process, server};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::args::{LogForm, ServeArgs};
+use crate::args::{DEFAULT_LISTEN, LogForm, ServeArgs};
 use crate::commands::state_text;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::out::Out;
-use crate::quiet;
-use crate::table;
+use crate::{paths, quiet, table};
 
 /// What is logged unless `RUST_LOG` says otherwise: the server's life and every failure, not every
 /// request.
@@ -26,11 +25,17 @@ const DEFAULT_LOG: &str = "info,wasmtime=warn,cranelift=warn,sled=warn,ort=warn"
 
 pub(crate) fn run(args: ServeArgs, out: &Out) -> Result<Exit, Failure> {
     quiet::silence_engine()?;
-    let config = Config::load(args.config.as_deref())
+    let mut config = Config::load(args.config.as_deref())
         .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
     refuse_open_doors(&args)?;
+    flags(&args)?.into_iter().for_each(|flag| config.show_flag(flag));
     start_log(args.log);
     let data_dir = args.data_dir()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Failed, format!("no runtime: {error}")))?;
+    runtime.block_on(async { prepare_process(config.server.connections) })?;
     let options = Options {
         config,
         data_dir: DataDir::new(&data_dir),
@@ -41,10 +46,6 @@ pub(crate) fn run(args: ServeArgs, out: &Out) -> Result<Exit, Failure> {
     if args.check {
         return checked(&host, &data_dir, out);
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Exit::Failed, format!("no runtime: {error}")))?;
     runtime.block_on(serve(host, &args))
 }
 
@@ -67,6 +68,69 @@ fn checked(host: &Host, data_dir: &Path, out: &Out) -> Result<Exit, Failure> {
         ])
     })?;
     Ok(Exit::Ok)
+}
+
+/// Takes what the system gives before anything is opened.
+fn prepare_process(connections: u32) -> Result<(), Failure> {
+    process::survive_file_size_limit().map_err(|error| {
+        Failure::new(Exit::Failed, format!("no handler for file size limits: {error}"))
+    })?;
+    let descriptors = process::raise_descriptors();
+    if descriptors.before != descriptors.after {
+        let (before, after) = (descriptors.before, descriptors.after);
+        tracing::info!(before, after, "raised the limit on descriptors");
+    }
+    if let Some(room) = descriptors.too_few_for(connections) {
+        tracing::warn!(
+            room,
+            wanted = connections,
+            "the hard limit on descriptors (ulimit -Hn) is too low for server.connections"
+        );
+    }
+    Ok(())
+}
+
+/// The options that decide how the server runs, as `modelet config` shows them.
+fn flags(args: &ServeArgs) -> Result<[Setting; 5], Failure> {
+    let flag = |key, value: String, default: String, reason| {
+        let origin = if value == default { "default" } else { "flag" };
+        Setting { key, value: value.into(), default: default.into(), origin, reason }
+    };
+    let data_dir = args.data_dir()?.display().to_string();
+    let own_data_dir = paths::data_home().map(|home| home.join("data").display().to_string());
+    let config = args.config.as_ref().map(|path| path.display().to_string());
+    Ok([
+        flag(
+            "--listen",
+            args.listen.to_string(),
+            DEFAULT_LISTEN.to_string(),
+            "Where it listens; on loopback only, because publishing is code execution.",
+        ),
+        flag(
+            "--data-dir",
+            data_dir,
+            own_data_dir.unwrap_or_default(),
+            "Where models are kept; a folder of the user's own.",
+        ),
+        flag(
+            "--config",
+            config.unwrap_or_default(),
+            String::new(),
+            "The file of settings; without one the defaults hold.",
+        ),
+        flag(
+            "--insecure-no-auth",
+            args.insecure_no_auth.to_string(),
+            false.to_string(),
+            "Whether it may listen beyond loopback though nobody has to say who they are.",
+        ),
+        flag(
+            "--log",
+            args.log.name().to_owned(),
+            LogForm::Text.name().to_owned(),
+            "The form of log lines; text for people.",
+        ),
+    ])
 }
 
 async fn serve(host: Arc<Host>, args: &ServeArgs) -> Result<Exit, Failure> {
@@ -118,7 +182,12 @@ fn refuse_open_doors(args: &ServeArgs) -> Result<(), Failure> {
 fn start_log(form: LogForm) {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // A line that cannot be written, on a full disk most often, must not end what it tells of:
+        // the complaint about it would go the same way, and panic there.
+        .log_internal_errors(false);
     // Another subscriber is there only when this runs inside a test, which then has its log.
     let _ = match form {
         LogForm::Text => {

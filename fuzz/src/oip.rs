@@ -31,7 +31,14 @@ pub fn oip_request(data: &[u8]) -> Outcome {
 
 /// Limits that even a small request can exceed.
 pub(crate) fn tight() -> DecodeLimits {
-    DecodeLimits { json_depth: 6, tensor_elements: 16, inputs: 2, outputs: 2, parameters: 2 }
+    DecodeLimits {
+        json_depth: 6,
+        tensor_elements: 16,
+        rank: 4,
+        inputs: 2,
+        outputs: 2,
+        parameters: 2,
+    }
 }
 
 /// What a decoded request has whatever it was decoded from.

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::tensor::MAX_RANK;
+
 /// One setting as `/api/v1/config` shows it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Setting {
@@ -17,7 +19,7 @@ pub struct Setting {
     pub value: serde_json::Value,
     /// What it would be if nobody said anything.
     pub default: serde_json::Value,
-    /// Who said it: `default`, `file` or `flag`.
+    /// Who said it: `default`, `file`, or `flag` for an option of the command line.
     pub origin: &'static str,
     /// Why the default is what it is.
     pub reason: &'static str,
@@ -62,6 +64,8 @@ macro_rules! settings {
             $($(#[doc = $section_doc])* pub $section: $acted,)*
             /// Keys that the file set.
             written: std::collections::BTreeSet<&'static str>,
+            /// What options of the command line decide, to be shown with the rest.
+            flags: Vec<Setting>,
         }
 
         impl Config {
@@ -72,13 +76,13 @@ macro_rules! settings {
                         written.insert(concat!(stringify!($section), ".", stringify!($name)));
                     }
                 )*)*
-                Self { $($section: $acted::from_raw(raw.$section),)* written }
+                Self { $($section: $acted::from_raw(raw.$section),)* written, flags: Vec::new() }
             }
 
             /// Every setting with its value, default, origin and reason.
             pub fn settings(&self) -> Vec<Setting> {
                 $(let $section = $acted::default();)*
-                vec![$($(
+                let mut settings = vec![$($(
                     Setting {
                         key: concat!(stringify!($section), ".", stringify!($name)),
                         value: serde_json::json!(self.$section.$name),
@@ -86,7 +90,9 @@ macro_rules! settings {
                         origin: self.origin(concat!(stringify!($section), ".", stringify!($name))),
                         reason: concat!($($doc,)* "").trim_ascii(),
                     },
-                )*)*]
+                )*)*];
+                settings.extend(self.flags.iter().cloned());
+                settings
             }
         }
     };
@@ -99,10 +105,14 @@ settings! {
         name: String = "modelet".to_owned();
         /// Names besides its addresses and localhost that clients may call the server by to manage it; any other is taken for a web page's trick.
         hosts: Vec<String> = Vec::new();
-        /// Connections at once; each costs a descriptor and some kilobytes, and the usual descriptor limit is 1024 or more.
-        connections: u32 = 10_000;
-        /// Seconds a connection may take to send a request's head; slower is an attack or a dead peer.
+        /// Connections at once; each costs a descriptor and some kilobytes, and 10,000 idle ones must leave room for the others. Further ones wait in the kernel's queue.
+        connections: u32 = 16_384;
+        /// Seconds from a request's first byte to the end of its head; slower is an attack or a dead peer.
         header_timeout_s: u64 = 30;
+        /// Seconds a connection may stay without a request; longer than clients keep theirs, which is a minute with most.
+        idle_timeout_s: u64 = 75;
+        /// Requests at once on one HTTP/2 connection, as most servers allow.
+        http2_streams: u32 = 256;
         /// Bytes of a request's head; large enough for trace and authentication headers.
         header_bytes: usize = 64 * 1024;
         /// Seconds a drain waits for requests under way; longer than the longest request deadline.
@@ -114,22 +124,32 @@ settings! {
         request_body_bytes: u64 = 64 << 20;
         /// Bytes of request bodies and tensors in flight on the whole host; past it requests are refused rather than swapped.
         inflight_bytes: u64 = 2 << 30;
-        /// Requests at once on the whole host, waiting ones included.
+        /// Requests at once on the whole host, from the last byte of the body to that of the answer, waiting ones included.
         inflight_requests: u32 = 4096;
         /// Requests at once of one tenant, waiting ones included; below the host's, so that one tenant cannot fill it.
         tenant_requests: u32 = 2048;
+        /// Requests at once whose body is still coming; as many as connections, so that slow callers take nothing from those whose requests are there.
+        receiving_requests: u32 = 16_384;
         /// Calls of one version that may wait for an instance; past it a wait would outlive the deadline.
         queue_length: u32 = 1024;
         /// Milliseconds from a request's head to its answer.
         request_timeout_ms: u64 = 30_000;
         /// Milliseconds a request body may take to come.
         body_timeout_ms: u64 = 30_000;
+        /// Milliseconds a caller may take to read an answer, as for sending a body; the host holds the answer meanwhile.
+        answer_timeout_ms: u64 = 30_000;
         /// Nesting of a JSON body, as Triton.
         json_depth: u32 = 100;
         /// Elements of one tensor.
         tensor_elements: u64 = 1 << 28;
-        /// Inputs of one request.
+        /// Axes of one tensor; engines check no more than a few, and NumPy stops at 64.
+        tensor_rank: u32 = 32;
+        /// Inputs of one request; a language model with a key and a value for each of 100 layers stays below.
         inputs: u32 = 1024;
+        /// Outputs that one request asks for; such a model returns its caches too.
+        outputs: u32 = 1024;
+        /// Parameters of one request, input or output; clients send fewer than ten.
+        parameters: u32 = 64;
         /// Bytes of a published component; Python components are 18 MB.
         component_bytes: u64 = 64 << 20;
         /// Bytes of one published asset.
@@ -138,6 +158,10 @@ settings! {
         assets: u32 = 256;
         /// Milliseconds a publication may take to come and be checked.
         upload_timeout_ms: u64 = 900_000;
+        /// Management requests at once; each may hold a thread that waits for the disk, and there are 512 of those.
+        management_requests: u32 = 256;
+        /// Bytes of a management request that is no upload; annotations may take 256 KB.
+        management_body_bytes: u64 = 1 << 20;
     }
     /// What a guest may use.
     guest: RawGuest -> GuestSettings {
@@ -248,8 +272,13 @@ impl Config {
         Self::from_raw(raw).check()
     }
 
-    /// Marks a key as said by a flag, which stands over the file.
-    pub fn origin(&self, key: &'static str) -> &'static str {
+    /// Adds what an option of the command line decides, so that all settings are in one table.
+    pub fn show_flag(&mut self, flag: Setting) {
+        self.flags.push(flag);
+    }
+
+    /// Who said a setting of the file's sections.
+    fn origin(&self, key: &'static str) -> &'static str {
         if self.written.contains(key) { "file" } else { "default" }
     }
 
@@ -261,6 +290,11 @@ impl Config {
             }
         };
         require(self.server.connections > 0, "server.connections must be at least 1");
+        require(self.server.http2_streams > 0, "server.http2_streams must be at least 1");
+        require(
+            self.server.header_timeout_s > 0 && self.server.idle_timeout_s > 0,
+            "server.header_timeout_s and server.idle_timeout_s must be at least 1",
+        );
         require(
             (8 * 1024..=1 << 20).contains(&self.server.header_bytes),
             "server.header_bytes must be between 8192 (the HTTP library's least) and 1048576",
@@ -272,6 +306,18 @@ impl Config {
         require(
             self.limits.tenant_requests <= self.limits.inflight_requests,
             "limits.tenant_requests must not exceed limits.inflight_requests",
+        );
+        require(
+            self.limits.inflight_requests.min(self.limits.receiving_requests) > 0,
+            "limits.inflight_requests and limits.receiving_requests must be at least 1",
+        );
+        require(
+            (1..=MAX_RANK as u32).contains(&self.limits.tensor_rank),
+            "limits.tensor_rank must be between 1 and 32, the most that a tensor of this host has",
+        );
+        require(
+            self.limits.inputs.max(self.limits.outputs).max(self.limits.parameters) <= 1024,
+            "limits.inputs, limits.outputs and limits.parameters must not exceed 1024, the most that are parsed",
         );
         require(
             self.guest.memory_bytes <= 4 << 30,
@@ -327,6 +373,9 @@ impl DataDir {
     }
 }
 
+// The message of the check says the number.
+const _: () = assert!(MAX_RANK == 32);
+
 /// Free key/values, as versions and guests carry them.
 pub type KeyValues = BTreeMap<String, String>;
 
@@ -358,6 +407,16 @@ mod tests {
     }
 
     #[test]
+    fn flags_are_shown_with_the_settings() {
+        let mut config = Config::default();
+        let (value, default) = ("127.0.0.1:1".into(), "127.0.0.1:8080".into());
+        let (key, origin, reason) = ("--listen", "flag", "loopback only");
+        config.show_flag(Setting { key, value, default, origin, reason });
+        let shown = config.settings().into_iter().find(|s| s.key == "--listen").unwrap();
+        assert_eq!((shown.origin, shown.value), ("flag", "127.0.0.1:1".into()));
+    }
+
+    #[test]
     fn an_unknown_key_is_named() {
         let error = load("[limits]\nrequest_body = 1\n").unwrap_err().to_string();
         assert!(error.contains("request_body"), "{error}");
@@ -365,11 +424,13 @@ mod tests {
 
     #[test]
     fn all_contradictions_are_told_at_once() {
-        let error = load(
-            "[limits]\nrequest_body_bytes = 10\ninflight_bytes = 5\n[engine]\ninstances = 0\n",
-        )
-        .unwrap_err()
-        .to_string();
-        assert!(error.contains("inflight_bytes") && error.contains("engine.instances"), "{error}");
+        let text = "[limits]\nrequest_body_bytes = 10\ninflight_bytes = 5\ntensor_rank = 33\n\
+            inputs = 1025\n[engine]\ninstances = 0\n[server]\nidle_timeout_s = 0\n";
+        let error = load(text).unwrap_err().to_string();
+        for key in
+            ["inflight_bytes", "engine.instances", "tensor_rank", "limits.inputs", "idle_timeout_s"]
+        {
+            assert!(error.contains(key), "{key}: {error}");
+        }
     }
 }

@@ -11,6 +11,8 @@ use std::time::Duration;
 use http::StatusCode;
 use serde::Serialize;
 
+use crate::limit::Limit;
+
 /// Whose fault it is and what to do about it, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -108,6 +110,34 @@ impl Kind {
         }
     }
 
+    /// When a caller that is told so may come back, unless the error knows better: every 429 and 503
+    /// says when.
+    pub fn retry_after(self) -> Option<Duration> {
+        match self {
+            // About as long as a burst takes to pass.
+            Self::QuotaExceeded | Self::Overloaded | Self::InstantiationFailed => Some(BURST),
+            // Somebody has to do something first, or a model to load.
+            Self::ModelUnavailable => Some(RECOVERY),
+            // Only a restart helps, and that takes an operator.
+            Self::ReadOnly => Some(REPAIR),
+            Self::NotFound
+            | Self::MethodNotAllowed
+            | Self::BadRequest
+            | Self::TooLarge
+            | Self::Unauthenticated
+            | Self::Forbidden
+            | Self::Conflict
+            | Self::PreconditionFailed
+            | Self::Deadline
+            | Self::Trap
+            | Self::NoResponse
+            | Self::GuestError
+            | Self::ClientGone
+            | Self::Unsupported
+            | Self::Internal => None,
+        }
+    }
+
     /// The spelling in answers, logs and metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -135,6 +165,10 @@ impl Kind {
     }
 }
 
+const BURST: Duration = Duration::from_secs(1);
+const RECOVERY: Duration = Duration::from_secs(5);
+const REPAIR: Duration = Duration::from_secs(60);
+
 /// A refusal or a failure, on its way to a caller.
 #[derive(Debug, Clone)]
 pub struct Error(Box<Details>);
@@ -153,6 +187,8 @@ struct Details {
     allow: Option<Cow<'static, str>>,
     /// The codings of a body that are understood.
     accept_encoding: Option<&'static str>,
+    /// The limit it was refused for.
+    limit: Option<Limit>,
 }
 
 impl Error {
@@ -164,10 +200,16 @@ impl Error {
             place: None,
             remedy: None,
             internal: None,
-            retry_after: None,
+            retry_after: kind.retry_after(),
             allow: None,
             accept_encoding: None,
+            limit: None,
         }))
+    }
+
+    /// A refusal for a limit, whose key ends the message.
+    pub fn over(kind: Kind, limit: Limit, message: impl fmt::Display) -> Self {
+        Self::new(kind, format!("{message} ({})", limit.key())).for_limit(limit)
     }
 
     /// A fault of the host: strangers read a fixed text, the operator reads `internal`.
@@ -205,6 +247,13 @@ impl Error {
         self
     }
 
+    /// The limit it was refused for, which the message names already.
+    #[must_use]
+    pub fn for_limit(mut self, limit: impl Into<Option<Limit>>) -> Self {
+        self.0.limit = limit.into();
+        self
+    }
+
     /// Which methods would do, sent as `Allow`.
     #[must_use]
     pub fn allow(mut self, methods: impl Into<Cow<'static, str>>) -> Self {
@@ -239,6 +288,11 @@ impl Error {
         self.0.retry_after
     }
 
+    /// The limit it was refused for, if it was.
+    pub fn limit(&self) -> Option<Limit> {
+        self.0.limit
+    }
+
     /// What only the operator may read, if there is more than the message.
     pub fn operator_detail(&self) -> Option<&str> {
         self.0.internal.as_deref()
@@ -266,6 +320,7 @@ impl Error {
             kind: self.0.kind.as_str(),
             place: self.0.place.as_deref(),
             remedy: self.0.remedy.as_deref(),
+            limit: self.0.limit,
         }
     }
 }
@@ -285,6 +340,9 @@ pub struct ErrorBody<'a> {
     /// The remedy alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<&'a str>,
+    /// The key of the limit's setting, where a limit was in the way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Limit>,
 }
 
 impl fmt::Display for Error {
@@ -313,6 +371,23 @@ mod tests {
         for kind in Kind::ALL {
             assert!(kind.status().is_client_error() || kind.status().is_server_error());
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
+        }
+    }
+
+    #[test]
+    fn every_429_and_503_says_when_to_come_back_and_nothing_else_does() {
+        for kind in Kind::ALL {
+            let busy = matches!(kind.status().as_u16(), 429 | 503);
+            assert_eq!(Error::new(kind, "busy").wait().is_some(), busy, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_for_a_limit_names_its_key_in_words_and_for_programs() {
+        for limit in Limit::ALL {
+            let error = Error::over(Kind::TooLarge, *limit, "too much");
+            assert_eq!(error.text(), format!("too much ({})", limit.key()));
+            assert_eq!(serde_json::to_value(error.body()).unwrap()["limit"], limit.key());
         }
     }
 

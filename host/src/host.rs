@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::config::{Config, DataDir};
+use crate::config::{Config, DataDir, EngineSettings};
 use crate::engine::Engine;
 use crate::engine::background::Background;
 use crate::engine::budget::{Budget, Slots};
@@ -35,6 +35,18 @@ use crate::registry::{
 use crate::verdicts::Verdicts;
 use crate::worker::Worker;
 
+/// Address space of one instance's slot: a quarter more memories than instances, of 4 GiB each with
+/// what guards them, and stacks and tables.
+const SLOT_BYTES: u64 = 6 << 30;
+
+/// Address space of all the rest: the program, its threads' stacks and arenas, graphs and requests.
+const OWN_ADDRESS_SPACE_BYTES: u64 = 4 << 30;
+
+fn fitting_text(fitting: u32) -> String {
+    // Below one there is nothing to lower it to.
+    if fitting == 0 { String::new() } else { format!(", or lower engine.instances to {fitting}") }
+}
+
 /// Why a host cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -44,6 +56,20 @@ pub enum StartError {
     /// wasmtime does not start.
     #[error("the WebAssembly engine does not start: {0:#}")]
     Engine(wasmtime::Error),
+    /// The process may not have the address space that instances are placed in.
+    #[error(
+        "this process may have {limit} bytes of address space (ulimit -v, RLIMIT_AS), and the slots of {instances} instances take about {wanted} (engine.instances); they are reserved, not used: lift that limit and bound the memory itself instead, with a cgroup{}", fitting_text(*.fitting)
+    )]
+    AddressSpace {
+        /// What the process may have.
+        limit: u64,
+        /// What the pool takes.
+        wanted: u64,
+        /// `engine.instances` as it is.
+        instances: u32,
+        /// `engine.instances` as it would fit.
+        fitting: u32,
+    },
     /// The system refuses something.
     #[error("{what}: {error}")]
     System {
@@ -104,6 +130,24 @@ pub struct Host {
     _threads: ComputeThreads,
 }
 
+/// Why the engine does not start: most often because the address space is limited.
+fn no_engine(
+    error: wasmtime::Error,
+    settings: &EngineSettings,
+    address_space: Option<u64>,
+) -> StartError {
+    let instances = settings.instances;
+    let wanted = SLOT_BYTES.saturating_mul(u64::from(instances));
+    match address_space {
+        Some(limit) if limit < wanted => {
+            let spare = limit.saturating_sub(OWN_ADDRESS_SPACE_BYTES);
+            let fitting = u32::try_from(spare / SLOT_BYTES).unwrap_or(instances);
+            StartError::AddressSpace { limit, wanted, instances, fitting }
+        }
+        _ => StartError::Engine(error),
+    }
+}
+
 impl Host {
     /// Opens the data directory and starts every part. Blocks on the disk.
     ///
@@ -132,7 +176,9 @@ impl Host {
         );
         let gate = GraphGate::new(trials, Arc::clone(&verdicts));
         let graphs = graph_store(&config, backends, options, &ledger);
-        let engine = Arc::new(Engine::new(&config.engine).map_err(StartError::Engine)?);
+        let engine = Engine::new(&config.engine)
+            .map_err(|error| no_engine(error, &config.engine, crate::process::address_space()))?;
+        let engine = Arc::new(engine);
         let compiler = Compiler::open(
             Arc::clone(&engine),
             data_dir.compiled(),
@@ -470,4 +516,25 @@ fn write_checkpoint(
         ledger.checkpoint(&mut file, wall_ms(), extent)?;
     }
     Ok(std::fs::metadata(&path)?.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limited_address_space_is_named_with_what_would_fit() {
+        let settings = EngineSettings { instances: 4096, ..EngineSettings::default() };
+        let error = || wasmtime::format_err!("mmap failed");
+        let limited = no_engine(error(), &settings, Some(100 << 30)).to_string();
+        for words in ["107374182400 bytes", "engine.instances", "ulimit -v", "to 16"] {
+            assert!(limited.contains(words), "{words}: {limited}");
+        }
+        let tiny = no_engine(error(), &settings, Some(1 << 30)).to_string();
+        assert!(tiny.ends_with("with a cgroup"), "{tiny}");
+        for enough in [None, Some(u64::MAX)] {
+            let other = no_engine(error(), &settings, enough);
+            assert!(matches!(other, StartError::Engine(_)), "{other}");
+        }
+    }
 }

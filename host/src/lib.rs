@@ -9,12 +9,14 @@
 
 pub mod digest;
 pub mod error;
+pub mod limit;
 pub mod names;
 pub mod tensor;
 pub mod version;
 
 pub mod config;
 pub mod host;
+pub mod process;
 pub mod server;
 
 pub mod http;

@@ -20,6 +20,7 @@ use crate::error::Kind;
 use crate::host::Host;
 use crate::http::body::Body;
 use crate::ledger::Window;
+use crate::limit::Refusals;
 use crate::names::{ModelName, VersionName};
 
 /// Versions with series of their own. A series costs about a kilobyte here and more wherever it is
@@ -129,6 +130,11 @@ impl GateMetrics {
     }
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabels {
+    limit: &'static str,
+}
+
 type Latency = Family<VersionLabels, Histogram, fn() -> Histogram>;
 
 /// Everything that is counted.
@@ -137,6 +143,8 @@ pub struct Metrics {
     inferences: Family<OutcomeLabels, Counter>,
     latency: Latency,
     gates: GateMetrics,
+    /// How often each limit refused; shared with what refuses where there is no request.
+    refusals: Arc<Refusals>,
     /// The series of each version, so that a request looks its own up once.
     versions: RwLock<BTreeMap<(ModelName, VersionName), Arc<VersionMetrics>>>,
 }
@@ -176,6 +184,7 @@ impl Default for Metrics {
             inferences: Family::default(),
             latency: Family::new_with_constructor(latency_histogram),
             gates: GateMetrics::default(),
+            refusals: Arc::default(),
             versions: RwLock::default(),
         }
     }
@@ -194,6 +203,11 @@ impl Metrics {
     /// What is counted of gates.
     pub fn gates(&self) -> &GateMetrics {
         &self.gates
+    }
+
+    /// How often each limit refused.
+    pub fn refusals(&self) -> &Arc<Refusals> {
+        &self.refusals
     }
 
     /// The series of a version.
@@ -257,6 +271,7 @@ impl Metrics {
             self.latency.clone(),
         );
         self.gates.register(&mut registry);
+        register_refusals(&mut registry, &self.refusals);
         register_host(&mut registry, host);
         register_efficiency(&mut registry, host);
         let mut text = String::new();
@@ -271,13 +286,27 @@ impl Metrics {
     }
 }
 
+/// Every limit, those that never refused included, so that an alert can be written before the first.
+fn register_refusals(registry: &mut Registry, refusals: &Refusals) {
+    let family = Family::<LimitLabels, Counter>::default();
+    for (limit, count) in refusals.counts() {
+        family.get_or_create(&LimitLabels { limit: limit.key() }).inc_by(count);
+    }
+    registry.register("limit_refusals", "What was refused, by the limit's setting", family);
+}
+
 /// What there is at this moment.
 fn register_host(registry: &mut Registry, host: &Host) {
     let (graphs, graph_bytes) = host.deployments().graphs().resident();
     let instances = host.ledger().instances().len();
     let budget = host.deployments().budget();
     let slots = budget.used();
-    let figures: [(&str, &str, u64); 14] = [
+    let figures: [(&str, &str, u64); 15] = [
+        (
+            "receiving_requests",
+            "Requests whose body is still coming",
+            host.admission().receiving_requests(),
+        ),
         ("inflight_requests", "Requests under way", host.admission().inflight_requests()),
         ("inflight_bytes", "Bytes of requests under way", host.admission().inflight_bytes()),
         (

@@ -12,11 +12,14 @@ use serde::Deserialize;
 
 use crate::checks::Check;
 use crate::config::KeyValues;
+use crate::engine::call::DescribeError;
 use crate::engine::deployment::{Candidate, LoadError};
 use crate::engine::gate::{self, ComponentFacts, GateError};
+use crate::engine::instance::StartError;
 use crate::engine::{PASSTHROUGH, PASSTHROUGH_GRAPH};
 use crate::error::{Error, Kind};
 use crate::host::Host;
+use crate::limit::Limit;
 use crate::names::{AliasName, AssetName, ModelName, VersionName};
 use crate::registry::{
     BlobError, BlobLease, BlobStore, Change, CommitError, CommitErrorKind, Committed, Op, Preview,
@@ -100,7 +103,9 @@ impl From<LoadError> for Refusal {
     fn from(error: LoadError) -> Self {
         let check = error.check();
         let error = match check {
-            Some(_) => Error::new(Kind::BadRequest, error.to_string()),
+            Some(_) => {
+                Error::new(Kind::BadRequest, error.to_string()).for_limit(start_limit(&error))
+            }
             None => {
                 let words = error.to_string();
                 Error::from(error).with_internal(words)
@@ -130,8 +135,8 @@ pub async fn publish(
     };
     let published = tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
         let ms = limit.as_millis();
-        let text = format!("the publication took more than {ms} ms (limits.upload_timeout_ms)");
-        Err(Refusal { check: None, error: Error::new(Kind::Deadline, text) })
+        let text = format!("the publication took more than {ms} ms");
+        Err(Refusal { check: None, error: Error::over(Kind::Deadline, Limit::UploadTime, text) })
     });
     let is_named = |published: &Published| published.outcome != Outcome::Dry;
     leftovers.are_any = !published.as_ref().is_ok_and(is_named);
@@ -217,6 +222,18 @@ async fn check_and_commit(
     Ok(Published { version: published, outcome: Outcome::Created, warnings })
 }
 
+/// The limit on instances that a component met before it said what it is.
+fn start_limit(error: &LoadError) -> Option<Limit> {
+    let LoadError::Describe(error) = error else { return None };
+    match **error {
+        DescribeError::Timeout(_) | DescribeError::Start(StartError::Timeout(_)) => {
+            Some(Limit::StartTime)
+        }
+        DescribeError::Start(StartError::HostFull { limit, .. }) => Some(limit),
+        _ => None,
+    }
+}
+
 fn published_version(
     model: Option<Arc<crate::registry::Model>>,
     version: &VersionName,
@@ -248,12 +265,13 @@ async fn check_component(host: &Arc<Host>, component: BlobRef) -> Result<(), Ref
 }
 
 fn gate_refusal(error: GateError) -> Refusal {
-    let kind = match error {
-        GateError::TooLarge { .. } => Kind::TooLarge,
-        _ => Kind::BadRequest,
+    let (kind, limit) = match error {
+        GateError::TooLarge { .. } => (Kind::TooLarge, Some(Limit::ComponentBytes)),
+        _ => (Kind::BadRequest, None),
     };
     let check = Some(error.check());
-    Refusal { check, error: Error::new(kind, error.to_string()).at("part component") }
+    let error = Error::new(kind, error.to_string()).for_limit(limit).at("part component");
+    Refusal { check, error }
 }
 
 /// Makes a change, on a thread that may wait for the disk.
@@ -331,8 +349,8 @@ async fn receive(host: &Arc<Host>, parts: &mut Multipart) -> Result<Upload, Erro
             once(&name, assets.contains_key(&asset))?;
             if assets.len() >= limits.assets as usize {
                 let limit = limits.assets;
-                let text = format!("a version has at most {limit} assets (limits.assets)");
-                return Err(Error::new(Kind::TooLarge, text));
+                let text = format!("a version has at most {limit} assets");
+                return Err(Error::over(Kind::TooLarge, Limit::Assets, text));
             }
             let (blob, lease) = store(host, field, limits.asset_bytes, &name).await?;
             assets.insert(asset, blob);
@@ -405,7 +423,14 @@ async fn store(
     let _ = whole.send(());
     drop(chunks);
     let written = writing.await.map_err(Error::internal)?;
-    let stored = written.map_err(|error: BlobError| blob_error(error).at(place))?;
+    let stored = written.map_err(|error: BlobError| match error {
+        BlobError::TooLarge { limit_bytes } => {
+            let limit = if name == "component" { Limit::ComponentBytes } else { Limit::AssetBytes };
+            let text = format!("it is over the limit of {limit_bytes} bytes");
+            Error::over(Kind::TooLarge, limit, text).at(place)
+        }
+        error => blob_error(error).at(place),
+    })?;
     stored.ok_or_else(|| Error::internal("an upload ended without being whole"))
 }
 

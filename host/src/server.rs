@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -16,7 +16,7 @@ use crate::http::account::Account;
 use crate::http::body::Body;
 use crate::http::request_body::{self, RequestBody};
 use crate::http::route::{Called, Route, route};
-use crate::http::{authenticate, compress, decode, documents, encode, management};
+use crate::http::{authenticate, compress, decode, documents, encode, management, shed};
 use crate::tensor::total_bytes;
 
 /// Answers one request: accounts for what [`answer`] comes to.
@@ -61,7 +61,7 @@ async fn answer(
     }
 }
 
-/// The data path: admit → decode → acquire → call → encode.
+/// The data path: receive → decode → admit → acquire → call → encode.
 async fn infer(
     host: &Host,
     caller: &authenticate::Caller,
@@ -74,29 +74,33 @@ async fn infer(
     let signature = &version.record.signature;
     host.ledger().called(&caller.tenant, &version.model);
 
-    let mut permit = host.admission().admit(caller, head)?;
-    let deadline = permit.deadline();
-    let decoding = decode::infer(head, body, &mut permit, limits, signature);
+    let mut receiving = host.admission().receive(caller, head)?;
+    if let Some(deployment) = host.deployments().find(version) {
+        shed::pass(&called, &deployment, limits, receiving.left())?;
+    }
+    let decoding = decode::infer(head, body, &mut receiving, limits, signature);
     let request = Account::time(&mut account.stages.decode, decoding).await?;
+    let permit = host.admission().admit(receiving)?;
+    let deadline = permit.deadline();
 
     let deployment = host.deployments().get(version, deadline).await?;
     deployment.check_quarantine()?;
+    shed::pass(&called, &deployment, limits, permit.left())?;
     let pool = deployment.pool();
     let acquiring = pool.acquire(deadline);
     let mut lease = Account::time(&mut account.stages.acquire, acquiring).await?;
 
+    let begun = Instant::now();
     let turns = lease.instance().turns.clone();
     let known_long = host.background().is_long(pool.guest_cost(), total_bytes(&request.inputs));
     let (version, id) = (Arc::clone(version), account.id.clone());
     let call = Call { lease, inputs: request.inputs, version, request: id, deadline };
     let answer = host.background().finish(call.run(), &turns, known_long).await;
-    account.stages.guest = answer.guest;
-    account.stages.compute = answer.compute;
+    deployment.pace().record(begun.elapsed());
+    account.answered(&answer);
+    let outputs = answer.outcome.map_err(|error| encode::call_failed(error, answer.met.refused))?;
 
-    let mut response =
-        encode::infer(&called, request.id.as_deref(), &request.outputs, &answer.outcome?)?;
-    response.body_mut().hold(permit);
-    Ok(response)
+    encode::infer(&called, request.id.as_deref(), &request.outputs, &outputs, permit)
 }
 
 /// What a drain came to.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
@@ -46,6 +47,8 @@ pub(crate) struct Builder {
     data: Option<PathBuf>,
     home: Option<PathBuf>,
     config: String,
+    /// What a shell does before it becomes the server.
+    before: Option<String>,
 }
 
 impl Builder {
@@ -67,6 +70,12 @@ impl Builder {
         self
     }
 
+    /// Has a shell do something first, such as `ulimit -n 64`.
+    pub(crate) fn after(mut self, command: &str) -> Self {
+        self.before = Some(command.to_owned());
+        self
+    }
+
     /// Starts it; panics with what it said if it does not.
     pub(crate) fn start(self) -> Server {
         self.try_start().unwrap_or_else(|said| panic!("the server did not start: {said}"))
@@ -81,12 +90,19 @@ impl Builder {
         let config = data.path().join("test-config.toml");
         std::fs::write(&config, &self.config).unwrap();
         let log = std::fs::File::create(data.path().join("test-server.log")).unwrap();
-        let mut program = Command::new(PROGRAM);
+        let mut command = match &self.before {
+            None => Command::new(PROGRAM),
+            Some(before) => {
+                let mut shell = Command::new("sh");
+                shell.arg("-c").arg(format!("{before} && exec \"$0\" \"$@\"")).arg(PROGRAM);
+                shell
+            }
+        };
         if let Some(home) = self.home {
-            program.env("HOME", home);
-            program.env_remove("XDG_CACHE_HOME").env_remove("ORT_DISABLE_TELEMETRY");
+            command.env("HOME", home);
+            command.env_remove("XDG_CACHE_HOME").env_remove("ORT_DISABLE_TELEMETRY");
         }
-        let mut child = program
+        let mut child = command
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(data.path())
             .arg("--config")
@@ -181,6 +197,58 @@ impl Server {
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
     }
 
+    /// A figure of its metrics, by the name and labels it is written with.
+    #[track_caller]
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let metrics = String::from_utf8(self.get("/metrics").body).unwrap();
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {name} in {metrics}")).parse().unwrap()
+    }
+
+    /// How often a limit has refused, by its setting's key.
+    #[track_caller]
+    pub(crate) fn refusals(&self, limit: &str) -> u64 {
+        self.metric(&format!("modelet_limit_refusals_total{{limit=\"{limit}\"}}"))
+    }
+
+    /// What it holds at this moment.
+    pub(crate) fn holdings(&self) -> Holdings {
+        let figure = |name: &str| self.metric(&format!("modelet_{name}"));
+        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
+        Holdings {
+            inflight_requests: figure("inflight_requests"),
+            receiving_requests: figure("receiving_requests"),
+            inflight_bytes: figure("inflight_bytes"),
+            compute_jobs: figure("compute_queue_jobs"),
+            instances: figure("instances"),
+            graphs: figure("resident_graphs"),
+            descriptors: descriptors.count() as u64,
+        }
+    }
+
+    /// Waits until it holds no more than `before`, with all instances it has idle.
+    #[track_caller]
+    pub(crate) fn settles_to(&self, before: &Holdings) {
+        let mut last = None;
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            let now = self.holdings();
+            if now.within(before) {
+                return;
+            }
+            last = Some(now);
+            std::thread::yield_now();
+        }
+        panic!("{last:?} is left of {before:?}\n{}", self.log());
+    }
+
+    /// Sets a limit of its process from outside.
+    pub(crate) fn limit(&self, resource: Resource, current: Option<u64>) {
+        let pid = rustix::process::Pid::from_raw(self.pid() as i32);
+        let maximum = rustix::process::getrlimit(resource).maximum;
+        rustix::process::prlimit(pid, resource, Rlimit { current, maximum }).unwrap();
+    }
+
     /// Sends a request.
     #[track_caller]
     pub(crate) fn send(
@@ -268,11 +336,11 @@ impl Server {
         binary_f32(&answer)
     }
 
-    /// The value of a metric, spelled with its labels; 0 if it has none yet.
-    pub(crate) fn metric(&self, name: &str) -> f64 {
+    /// What was counted under a metric's name and labels; 0 if nothing was yet.
+    pub(crate) fn count(&self, name: &str) -> u64 {
         let text = String::from_utf8(self.get("/metrics").body).unwrap();
         let mut values = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        values.next().map_or(0.0, |value| value.parse().unwrap())
+        values.next().map_or(0, |value| value.parse().unwrap())
     }
 
     /// Asks it to stop and waits until it has.
@@ -301,6 +369,31 @@ impl Server {
     /// Runs the command line against it.
     pub(crate) fn cli(&self, args: &[&str]) -> Output {
         cli(args, &[("MODELET_SERVER", self.url())])
+    }
+}
+
+/// What a server holds at a moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Holdings {
+    pub(crate) inflight_requests: u64,
+    pub(crate) receiving_requests: u64,
+    pub(crate) inflight_bytes: u64,
+    pub(crate) compute_jobs: u64,
+    pub(crate) instances: u64,
+    pub(crate) graphs: u64,
+    pub(crate) descriptors: u64,
+}
+
+impl Holdings {
+    /// Whether nothing is more than in `other`.
+    fn within(&self, other: &Self) -> bool {
+        self.inflight_requests <= other.inflight_requests
+            && self.receiving_requests <= other.receiving_requests
+            && self.inflight_bytes <= other.inflight_bytes
+            && self.compute_jobs <= other.compute_jobs
+            && self.instances <= other.instances
+            && self.graphs <= other.graphs
+            && self.descriptors <= other.descriptors
     }
 }
 
@@ -512,7 +605,7 @@ pub(crate) fn still_serves(server: &Server) {
     eventually("nothing in flight", || {
         ["modelet_inflight_requests", "modelet_inflight_bytes", "modelet_compute_queue_jobs"]
             .iter()
-            .all(|name| server.metric(name) == 0.0)
+            .all(|name| server.metric(name) == 0)
     });
     let instances = server.get("/api/v1/instances").json();
     assert!(instances["instances"].as_array().unwrap().len() <= 2);
@@ -526,6 +619,8 @@ pub(crate) fn component(infer: &str) -> Vec<u8> {
 
 /// A component written as text: a core module with these bodies, for the world `model`.
 pub(crate) struct Guest<'a> {
+    /// Imports of the module, which must come first.
+    pub(crate) imports: &'a str,
     /// Fields of the module beside the usual ones.
     pub(crate) fields: &'a str,
     /// Pages of its memory at the start.
@@ -545,16 +640,17 @@ pub(crate) const SAME_AS_GRAPH: &str = "
 
 impl Default for Guest<'_> {
     fn default() -> Self {
-        Self { fields: "", pages: 1, describe: SAME_AS_GRAPH, infer: "unreachable" }
+        Self { imports: "", fields: "", pages: 1, describe: SAME_AS_GRAPH, infer: "unreachable" }
     }
 }
 
 impl Guest<'_> {
     /// The component.
     pub(crate) fn build(&self) -> Vec<u8> {
-        let Self { fields, pages, describe, infer } = self;
+        let Self { imports, fields, pages, describe, infer } = self;
         let text = format!(
             r#"(module
+              {imports}
               (memory (export "memory") {pages})
               (data (i32.const 16) "model.onnx")
               {fields}

@@ -1,17 +1,23 @@
 //! Everything that is tested from outside, over real HTTP against the real program.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that is wrong may panic")]
 
+mod guests;
 mod harness;
+mod wire;
 
 mod bad_input;
+mod clients;
 mod command_line;
 mod durability;
 mod gates;
 mod graphs;
-mod guests;
+mod hostile_guests;
 mod known_answers;
 mod lifecycle;
+mod limits;
 mod memory;
 mod neighbours;
+mod overload;
 mod path;
 mod pools;
+mod storage;

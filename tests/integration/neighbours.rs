@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::guests::{numbers, publish};
 use crate::harness::{Guest, Server, binary_request, floats, model_file};
+use crate::hostile_guests::{numbers, publish};
 
 /// Requests a second to the model that answers at once.
 const RATE: u32 = 50;

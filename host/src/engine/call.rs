@@ -16,6 +16,7 @@ use super::instance::{Guest, Instance, StartError, Starter};
 use super::pool::Lease;
 use crate::checks::Check;
 use crate::ledger::Bucket;
+use crate::limit::Limit;
 use crate::nn::graph::Graph;
 use crate::registry::Version;
 use crate::tensor::{NamedTensor, Tensor, element_count, total_bytes};
@@ -78,6 +79,8 @@ pub struct Called {
     pub guest: Duration,
     /// How long its graphs took.
     pub compute: Duration,
+    /// The limits it met.
+    pub met: LimitsMet,
 }
 
 impl Call {
@@ -90,10 +93,11 @@ impl Call {
         let guest = Duration::from_nanos(after.guest.saturating_sub(before.guest));
         let compute = Duration::from_nanos(after.compute.saturating_sub(before.compute));
         self.lease.pool().guest_cost().learn(guest, bytes);
+        let met = self.lease.instance().store.data().limits_met();
         if outcome.as_ref().map_or_else(CallError::keeps_instance, |_| true) {
             self.lease.give_back();
         }
-        Called { outcome, guest, compute }
+        Called { outcome, guest, compute, met }
     }
 
     async fn infer(&mut self) -> Result<Vec<NamedTensor>, CallError> {
@@ -112,6 +116,15 @@ impl Call {
             Err(failure) => Err(guest_failure(failure)),
         }
     }
+}
+
+/// The limits that the last call of an instance met.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LimitsMet {
+    /// What the guest asked for last and did not get; most guests fail then, and not all say why.
+    pub refused: Option<Limit>,
+    /// Whether log lines were dropped.
+    pub log: bool,
 }
 
 fn give(
@@ -230,7 +243,7 @@ impl DescribeError {
     /// The check that the component does not pass; none where the host has no room for it now.
     pub fn check(&self) -> Option<Check> {
         match self {
-            Self::Start(StartError::HostFull(_)) => None,
+            Self::Start(StartError::HostFull { .. }) => None,
             Self::Start(_) => Some(Check::Start),
             Self::Trap(_) | Self::Timeout(_) => Some(Check::Describe),
             Self::NoGraph { .. } | Self::Signature(_) => Some(Check::Signature),

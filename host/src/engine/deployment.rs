@@ -17,6 +17,7 @@ use super::budget::{Budget, Slots};
 use super::call::{self, DescribeError};
 use super::compile::{CompileError, Compiled, Compiler};
 use super::instance::{Prepared, Starter};
+use super::pace::Pace;
 use super::pool::Pool;
 use super::state::VersionContext;
 use super::{Engine, gate, world};
@@ -145,6 +146,7 @@ impl LoadError {
 /// A version that is ready to serve.
 pub struct Deployment {
     pool: Arc<Pool>,
+    pace: Pace,
     backend: Option<BackendKind>,
     /// When it was last asked for, in milliseconds of the host's life.
     last_used_ms: AtomicU64,
@@ -156,6 +158,11 @@ impl Deployment {
     /// Its instances.
     pub fn pool(&self) -> &Arc<Pool> {
         &self.pool
+    }
+
+    /// How long its calls take.
+    pub fn pace(&self) -> &Pace {
+        &self.pace
     }
 
     /// The engine its graphs run on; none if it has no graph.
@@ -420,7 +427,7 @@ impl Deployments {
         };
         let pool = Pool::new(candidate.pool.clone(), starter, code, self.queue_length);
         let last_used_ms = AtomicU64::new(self.now_ms());
-        Ok(Deployment { pool, backend, last_used_ms, warnings })
+        Ok(Deployment { pool, pace: Pace::default(), backend, last_used_ms, warnings })
     }
 
     /// What one instance of a candidate takes of the host.

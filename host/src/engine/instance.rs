@@ -15,6 +15,7 @@ use super::memory::{MemoryLimiter, Refusal};
 use super::state::{GuestState, VersionContext};
 use crate::config::GuestSettings;
 use crate::ledger::{Bucket, InstanceAccount, Ledger, VersionRow};
+use crate::limit::Limit;
 use crate::nn::compute::{Compute, Payer};
 
 /// Bytes a guest may hand over in one host call beyond the tensors themselves: names, shapes, lists.
@@ -78,12 +79,18 @@ pub struct Starter {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum StartError {
-    #[error("the host has no room for another instance: {0}")]
-    HostFull(String),
+    #[error("the host has no room for another instance: {why}")]
+    HostFull { why: String, limit: Limit },
     #[error("the instance did not start within {0} ms (guest.start_timeout_ms)")]
     Timeout(u64),
     #[error("the instance did not start: {0}")]
     Failed(String),
+}
+
+impl StartError {
+    fn full(why: impl std::fmt::Display, limit: Limit) -> Self {
+        Self::HostFull { why: why.to_string(), limit }
+    }
 }
 
 /// A store with one instantiated component.
@@ -122,7 +129,7 @@ impl Starter {
     /// [`StartError`]; nothing of the attempt is left.
     pub async fn start(&self) -> Result<Instance, StartError> {
         let charge = self.budget.take(self.slots);
-        let charge = charge.map_err(|no_room| StartError::HostFull(no_room.to_string()))?;
+        let charge = charge.map_err(|no_room| StartError::full(no_room, Limit::Instances))?;
         let account = self.ledger.instance(&self.row);
         let payer = Payer { stamp: account.compute_stamp(), version: Arc::clone(&self.row) };
         let context = Arc::clone(&self.context);
@@ -166,10 +173,10 @@ impl Starter {
 
 fn failed(error: &wasmtime::Error, refused: Option<Refusal>) -> StartError {
     if let Some(full) = error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>() {
-        return StartError::HostFull(full.to_string());
+        return StartError::full(full, Limit::Instances);
     }
     match refused {
-        Some(refusal @ Refusal::Host(_)) => StartError::HostFull(refusal.to_string()),
+        Some(refusal @ Refusal::Host(_)) => StartError::full(refusal, Limit::EngineMemory),
         Some(refusal) => StartError::Failed(refusal.to_string()),
         None => {
             // The root cause is one line; the backtrace of the guest goes to the operator.

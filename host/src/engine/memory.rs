@@ -117,7 +117,12 @@ impl MemoryLimiter {
         self.memory_bytes
     }
 
-    /// The last growth that was refused.
+    /// Forgets it: another call begins.
+    pub fn begin_call(&mut self) {
+        self.refused = None;
+    }
+
+    /// The last growth that was refused in this call.
     pub fn refused(&self) -> Option<Refusal> {
         self.refused
     }
@@ -195,6 +200,8 @@ mod tests {
         assert!(limiter.memory_growing(0, 60, None).unwrap());
         assert!(!limiter.memory_growing(0, 60, None).unwrap());
         assert_eq!(limiter.refused(), Some(Refusal::Memory(120, 100)));
+        limiter.begin_call();
+        assert_eq!(limiter.refused(), None);
         assert!(limiter.memory_growing(60, 100, None).unwrap());
         assert_eq!(limiter.memory_bytes(), 100);
         assert!(limiter.table_growing(0, 10, None).unwrap());

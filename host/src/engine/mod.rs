@@ -12,6 +12,7 @@ pub mod deployment;
 pub mod gate;
 pub mod instance;
 pub mod memory;
+pub mod pace;
 pub mod pool;
 pub mod state;
 pub mod world;

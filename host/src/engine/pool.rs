@@ -139,11 +139,7 @@ impl Pool {
     async fn start_in_room(&self) -> Result<Instance, StartError> {
         loop {
             match self.starter.start().await {
-                Err(StartError::HostFull(why)) => {
-                    if self.starter.budget.evict_idle() == 0 {
-                        return Err(StartError::HostFull(why));
-                    }
-                }
+                Err(StartError::HostFull { .. }) if self.starter.budget.evict_idle() > 0 => {}
                 started => return started,
             }
         }

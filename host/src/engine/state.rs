@@ -8,8 +8,10 @@ use wasmtime::component::{Resource, ResourceTable, ResourceTableError};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::background::Turns;
-use super::memory::MemoryLimiter;
+use super::call::LimitsMet;
+use super::memory::{MemoryLimiter, Refusal};
 use crate::config::{GuestSettings, KeyValues};
+use crate::limit::Limit;
 use crate::names::{AssetName, ModelName, VersionName};
 use crate::nn::compute::{Compute, Payer};
 use crate::nn::graph::Graph;
@@ -56,6 +58,8 @@ pub struct CallScope {
     logged: u64,
     /// Lines that found no room.
     unlogged: u64,
+    /// What was asked for last and refused by the host itself.
+    refused: Option<Limit>,
 }
 
 /// The data of a store.
@@ -114,6 +118,7 @@ impl GuestState {
     /// Begins a call on behalf of a request.
     pub(crate) fn begin_call(&mut self, request: String) {
         self.scope = CallScope { request, ..CallScope::default() };
+        self.limiter.begin_call();
         self.turns.reset();
     }
 
@@ -140,21 +145,42 @@ impl GuestState {
                 "guest log lines over guest.log_bytes were dropped"
             );
         }
-        self.scope = CallScope::default();
     }
 
-    /// Whether `bytes` more of tensors are within the limit.
-    pub(crate) fn has_room_for(&self, bytes: u64) -> bool {
-        self.held_bytes.saturating_add(bytes) <= self.tensor_limit
+    /// The limits that the last call met.
+    pub(crate) fn limits_met(&self) -> LimitsMet {
+        let grown = self.limiter.refused().map(|refusal| match refusal {
+            Refusal::Memory(..) => Limit::GuestMemory,
+            Refusal::Table(..) => Limit::GuestTables,
+            Refusal::Host(_) => Limit::EngineMemory,
+        });
+        LimitsMet { refused: grown.or(self.scope.refused), log: self.scope.unlogged > 0 }
+    }
+
+    /// Notes that the guest was refused something.
+    pub(crate) fn met(&mut self, limit: Limit) {
+        self.scope.refused = Some(limit);
+    }
+
+    /// Whether `bytes` more of tensors are within the limit; notes it if they are not.
+    pub(crate) fn has_room_for(&mut self, bytes: u64) -> bool {
+        let fits = self.held_bytes.saturating_add(bytes) <= self.tensor_limit;
+        if !fits {
+            self.met(Limit::GuestTensors);
+        }
+        fits
     }
 
     /// Gives the guest a handle to something.
     pub(crate) fn hold<T: Send + 'static>(&mut self, value: T) -> wasmtime::Result<Resource<T>> {
-        let limit = self.table.max_capacity();
         self.table.push(value).map_err(|error| match error {
-            ResourceTableError::Full => wasmtime::format_err!(
-                "it holds {limit} handles already, the most it may (guest.handles)"
-            ),
+            ResourceTableError::Full => {
+                self.met(Limit::GuestHandles);
+                let limit = self.table.max_capacity();
+                wasmtime::format_err!(
+                    "it holds {limit} handles already, the most it may (guest.handles)"
+                )
+            }
             other => other.into(),
         })
     }

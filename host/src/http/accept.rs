@@ -10,30 +10,36 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use http::Request;
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 
+use super::body::Body;
+use super::connection::{Connection, Times, Watched};
 use super::socket::Socket;
 use crate::config::ServerSettings;
 use crate::host::Host;
+use crate::limit::Limit;
 use crate::server;
 
 /// Pause after `accept` failed, most often for want of descriptors: connections end meanwhile.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
-/// Streams one HTTP/2 connection may have open, as most servers allow.
-const HTTP2_STREAMS: u32 = 256;
+/// A connection whose service never fails, as the graceful shutdown hands it on.
+type Served = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 /// The connections of a server.
 pub struct Connections {
     host: Arc<Host>,
     permits: Arc<Semaphore>,
     builder: Arc<auto::Builder<TokioExecutor>>,
+    /// How long each may go on without what it is there for.
+    times: Times,
     /// Tells every connection to end; closed when the last of them has.
     stop: watch::Sender<()>,
     /// Set when they are told, for their sockets.
@@ -50,6 +56,7 @@ impl Connections {
         Self {
             permits: Arc::new(Semaphore::new(settings.connections as usize)),
             builder: Arc::new(builder(settings)),
+            times: Times::new(settings, host.admission().limits()),
             stop: watch::Sender::new(()),
             is_draining: Arc::default(),
             host,
@@ -75,10 +82,15 @@ impl Connections {
     }
 
     async fn accept(&self, listener: &TcpListener) -> io::Result<Accepted> {
-        let permit = Arc::clone(&self.permits)
-            .acquire_owned()
-            .await
-            .map_err(|_| io::Error::other("the connection semaphore is closed"))?;
+        let permit = match Arc::clone(&self.permits).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => {
+                // Whoever comes now waits in the kernel's queue until a connection ends.
+                self.host.metrics().refusals().count(Limit::Connections);
+                let next = Arc::clone(&self.permits).acquire_owned().await;
+                next.map_err(|_| io::Error::other("the connection semaphore is closed"))?
+            }
+        };
         let (stream, peer) = listener.accept().await?;
         Ok((stream, peer, permit))
     }
@@ -104,25 +116,26 @@ impl Connections {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, %peer, "cannot set TCP_NODELAY");
         }
-        let service = service_fn({
-            let host = Arc::clone(&self.host);
-            move |request: Request<Incoming>| {
-                let host = Arc::clone(&host);
-                async move { Ok::<_, Infallible>(server::respond(&host, request).await) }
-            }
-        });
+        let connection = Connection::new(self.times, Instant::now());
+        let service = service(Arc::clone(&self.host), Arc::clone(&connection));
         let socket = Socket::new(stream, Arc::clone(&self.is_draining));
+        let socket = TokioIo::new(Watched::new(socket, Arc::clone(&connection)));
+        let (host, builder) = (Arc::clone(&self.host), Arc::clone(&self.builder));
         let mut stop = self.stop.subscribe();
-        let builder = Arc::clone(&self.builder);
         tokio::spawn(async move {
-            let mut connection =
-                std::pin::pin!(builder.serve_connection(TokioIo::new(socket), service));
-            let ended = tokio::select! {
-                biased;
-                ended = connection.as_mut() => ended,
-                _ = stop.changed() => end(connection).await,
+            let mut serving = std::pin::pin!(builder.serve_connection(socket, service));
+            let served = async {
+                tokio::select! {
+                    biased;
+                    ended = serving.as_mut() => ended,
+                    _ = stop.changed() => end(serving).await,
+                }
             };
-            if let Err(error) = ended {
+            let ended = connection.within_limits(served).await;
+            if let Some(limit) = limit_of(&ended) {
+                host.metrics().refusals().count(limit);
+                tracing::debug!(limit = limit.key(), %peer, "a connection was given up");
+            } else if let Ok(Err(error)) = ended {
                 tracing::debug!(%error, %peer, "a connection ended early");
             }
             drop((permit, stop));
@@ -139,10 +152,10 @@ impl Connections {
 
 /// Ends a connection after the request it has, if it has one.
 async fn end<S>(
-    mut connection: Pin<&mut auto::Connection<'_, TokioIo<Socket>, S, TokioExecutor>>,
+    mut connection: Pin<&mut auto::Connection<'_, TokioIo<Watched<Socket>>, S, TokioExecutor>>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
 where
-    S: hyper::service::Service<Request<Incoming>, Response = http::Response<super::body::Body>>,
+    S: hyper::service::Service<Request<Incoming>, Response = Response<Body>>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     S::Future: Send + 'static,
 {
@@ -156,17 +169,50 @@ where
     connection.await
 }
 
+/// Answers the requests of one connection, each an exchange on it until its answer is written.
+fn service(
+    host: Arc<Host>,
+    connection: Arc<Connection>,
+) -> impl hyper::service::Service<
+    Request<Incoming>,
+    Response = Response<Body>,
+    Error = Infallible,
+    Future: Send + 'static,
+> {
+    service_fn(move |request: Request<Incoming>| {
+        let (host, exchange) = (Arc::clone(&host), connection.begin(request.version()));
+        async move {
+            let mut response = server::respond(&host, request).await;
+            exchange.answer(Instant::now());
+            response.body_mut().ends(exchange);
+            Ok(response)
+        }
+    })
+}
+
+/// The limit that ended a connection, whether it was measured here or by the HTTP library.
+fn limit_of(ended: &Result<Served, Limit>) -> Option<Limit> {
+    match ended {
+        Err(limit) => Some(*limit),
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => {
+            let error = error.downcast_ref::<hyper::Error>()?;
+            error.is_parse_too_large().then_some(Limit::HeaderBytes)
+        }
+    }
+}
+
 fn builder(settings: &ServerSettings) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(settings.header_timeout_s))
+        // Measured by the connection, from the first byte on and apart from the time between requests.
+        .header_read_timeout(None)
         .max_buf_size(settings.header_bytes);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(HTTP2_STREAMS)
+        .max_concurrent_streams(settings.http2_streams)
         .max_header_list_size(u32::try_from(settings.header_bytes).unwrap_or(u32::MAX));
     builder
 }

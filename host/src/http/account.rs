@@ -16,6 +16,7 @@ use http::{HeaderValue, Response};
 use super::body::Body;
 use super::route::{Called, Route};
 use crate::error::{Error, Kind};
+use crate::limit::Limit;
 use crate::metrics::{Metrics, VersionMetrics};
 
 /// The request's id, taken over from the caller or made here, and sent back.
@@ -105,6 +106,15 @@ impl Account {
         }
     }
 
+    /// Takes in what a call came to.
+    pub fn answered(&mut self, call: &crate::engine::call::Called) {
+        self.stages.guest = call.guest;
+        self.stages.compute = call.compute;
+        if call.met.log {
+            self.met(Limit::GuestLog);
+        }
+    }
+
     /// Times a stage.
     pub async fn time<T>(slot: &mut Duration, stage: impl Future<Output = T>) -> T {
         let started = Instant::now();
@@ -113,18 +123,22 @@ impl Account {
         result
     }
 
+    /// Counts a limit that was met on the way without ending the request.
+    pub fn met(&self, limit: Limit) {
+        self.metrics.refusals().count(limit);
+    }
+
     /// Closes the account with the response, which gets the headers every answer carries.
     pub fn finish(mut self, result: Result<Response<Body>, Error>) -> Response<Body> {
         self.finished = true;
-        let outcome = result.as_ref().err().map(Error::kind);
-        let mut response = match result {
-            Ok(response) => response,
-            Err(error) => {
-                self.log(&error);
-                super::encode::error(&error)
-            }
-        };
-        self.record(outcome);
+        let mut response = result.unwrap_or_else(|error| super::encode::error(&error));
+        // Management routes answer with encoded errors: each brings along the error it was made from.
+        let refusal = response.extensions_mut().remove::<Error>();
+        if let Some(error) = &refusal {
+            self.log(error);
+            error.limit().into_iter().for_each(|limit| self.met(limit));
+        }
+        self.record(refusal.as_ref().map(Error::kind));
         let headers = response.headers_mut();
         if let Ok(id) = HeaderValue::from_str(&self.id) {
             headers.insert(REQUEST_ID, id);

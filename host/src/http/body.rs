@@ -9,9 +9,14 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 
 use super::admit::Permit;
+use super::connection::Exchange;
 use super::under_way::UnderWay;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Bytes of a buffer that are handed on at a time. The HTTP library takes a buffer whole, however
+/// slowly its bytes go out, so that all but the last of these are known to be on their way.
+const CHUNK_BYTES: usize = 64 << 10;
 
 /// The body of an answer.
 pub struct Body {
@@ -30,6 +35,8 @@ enum Content {
 struct Held {
     _permit: Option<Permit>,
     _under_way: Option<UnderWay>,
+    /// The exchange on the connection, which ends when the answer has been written.
+    _exchange: Option<Exchange>,
 }
 
 /// The last bytes of an answer. HTTP takes frames out of a body ahead of the socket and then drops the
@@ -86,13 +93,24 @@ impl Body {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut self.content {
             Content::Parts(parts) => {
-                Poll::Ready(parts.pop_front().map(|part| Ok(Frame::data(part))))
+                Poll::Ready(next_chunk(parts).map(|part| Ok(Frame::data(part))))
             }
             Content::Stream(stream) => Pin::new(stream)
                 .poll_frame(cx)
                 .map(|frame| frame.map(|f| f.map_err(BoxError::from))),
         }
     }
+
+    /// Says when the last byte is out.
+    pub fn ends(&mut self, exchange: Exchange) {
+        self.held._exchange = Some(exchange);
+    }
+}
+
+/// The next piece of buffers that are written one after the other.
+fn next_chunk(parts: &mut VecDeque<Bytes>) -> Option<Bytes> {
+    let first = parts.front_mut()?;
+    if first.len() > CHUNK_BYTES { Some(first.split_to(CHUNK_BYTES)) } else { parts.pop_front() }
 }
 
 impl From<Bytes> for Body {
@@ -173,5 +191,19 @@ mod tests {
         body.track(requests.begin());
         drop(body);
         assert_eq!(requests.under_way(), 0);
+    }
+
+    #[tokio::test]
+    async fn large_buffers_go_out_in_pieces_and_whole() {
+        let large = Bytes::from((0..300_000u32).map(|n| n as u8).collect::<Vec<_>>());
+        let mut body = Body::parts([Bytes::from_static(b"head"), Bytes::new(), large.clone()]);
+        assert_eq!(http_body::Body::size_hint(&body).exact(), Some(300_004));
+        let mut read = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let piece = frame.unwrap().into_data().unwrap();
+            assert!(piece.len() <= CHUNK_BYTES);
+            read.extend_from_slice(&piece);
+        }
+        assert_eq!(read, [b"head", &large[..]].concat());
     }
 }

@@ -166,7 +166,7 @@ mod tests {
                     None => body,
                     Some(encoding) => {
                         assert!(encoding == name && body.len() < bytes, "{name} {bytes}");
-                        inflate(&body, coding, 0, bytes as u64).unwrap()
+                        inflate(&body, coding, 0, bytes as u64, |_| Ok(())).unwrap()
                     }
                 };
                 assert_eq!(encoding.is_some(), bytes >= MIN_BYTES, "{name} {bytes}");

@@ -10,14 +10,15 @@ use http::request::Parts;
 use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 
-use super::admit::{Permit, body_too_large, content_length};
+use super::admit::{Receiving, body_too_large, content_length};
 use super::inflate;
 use super::oip::{self, DecodeErrorKind, DecodeLimits, InferRequest, JSON_LENGTH_HEADER};
 use super::request_body::RequestBody;
 use crate::config::Limits;
 use crate::error::{Error, Kind};
+use crate::limit::Limit;
 use crate::publish::blocking;
-use crate::tensor::AlignedBuffer;
+use crate::tensor::{ALIGNMENT, AlignedBuffer, NamedTensor};
 use crate::version::Signature;
 
 /// Room for a body that does not say its length; it grows with what comes.
@@ -25,6 +26,16 @@ const UNSAID_LENGTH_BYTES: usize = 16 << 10;
 
 /// Room that is set aside on the word of a Content-Length alone. A longer body grows into more.
 const SAID_LENGTH_BYTES: u64 = 256 << 20;
+
+/// JSON of more bytes than this is read and written where it keeps no other request waiting: a
+/// megabyte takes some ten milliseconds.
+const LONG_WORK_BYTES: usize = 1 << 20;
+
+/// Does work that takes its time with `bytes` of text, and lets others have the thread's queue
+/// meanwhile.
+pub fn out_of_the_way<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    if bytes > LONG_WORK_BYTES { tokio::task::block_in_place(work) } else { work() }
+}
 
 /// Reads and decodes an Open Inference Protocol request.
 ///
@@ -34,7 +45,7 @@ const SAID_LENGTH_BYTES: u64 = 256 << 20;
 pub async fn infer(
     head: &Parts,
     body: RequestBody,
-    permit: &mut Permit,
+    room: &mut Receiving,
     limits: &Limits,
     signature: &Signature,
 ) -> Result<InferRequest, Error> {
@@ -49,21 +60,57 @@ pub async fn infer(
     let whole = if coding.is_some() { None } else { length };
     let json = oip::json_length(header, whole).map_err(decode_error)?;
     let offset = json.tensor_offset();
-    let mut body = read(body, length, offset, permit, limits).await?;
+    let mut body = read(body, length, offset, room, limits).await?;
     if let Some(coding) = coding {
-        let limit = limits.request_body_bytes;
-        body = blocking(move || inflate::inflate(&body, coding, offset, limit)).await?;
-        permit.reserve(body.len() as u64)?;
+        body = inflated(body, coding, offset, room, limits.request_body_bytes).await?;
     }
-    oip::decode_infer(body, json, signature, &decode_limits(limits)).map_err(decode_error)
+    let mut refusal = None;
+    let mut take = |bytes: usize| {
+        refusal = room.reserve(bytes as u64).err();
+        refusal.is_none()
+    };
+    let (bytes, limits) = (body.len(), decode_limits(limits));
+    let decoded = out_of_the_way(bytes, || {
+        oip::decode_infer_within(body, json, signature, &limits, &mut take)
+    });
+    let request = decoded.map_err(|error| refusal.unwrap_or_else(|| decode_error(error)))?;
+    room.reserve(unaligned_bytes(&request.inputs))?;
+    Ok(request)
+}
+
+/// Bytes that an engine has copied before it can read them: those of all binary inputs but the first,
+/// unless they happen to be aligned.
+fn unaligned_bytes(inputs: &[NamedTensor]) -> u64 {
+    let data = inputs.iter().map(|(_, tensor)| tensor.data());
+    data.filter(|data| data.as_ptr().align_offset(ALIGNMENT) != 0).map(|d| d.len() as u64).sum()
+}
+
+/// Inflates a body where that may take its time, with room taken step by step as it grows.
+async fn inflated(
+    body: Bytes,
+    coding: inflate::Coding,
+    offset: usize,
+    room: &mut Receiving,
+    limit: u64,
+) -> Result<Bytes, Error> {
+    let mut more = room.part();
+    let work = move || {
+        let body = inflate::inflate(&body, coding, offset, limit, |bytes| more.reserve(bytes))?;
+        Ok((body, more))
+    };
+    let (body, more) = blocking(work).await?;
+    room.join(more);
+    Ok(body)
 }
 
 fn decode_limits(limits: &Limits) -> DecodeLimits {
     DecodeLimits {
         json_depth: limits.json_depth as usize,
         tensor_elements: usize::try_from(limits.tensor_elements).unwrap_or(usize::MAX),
+        rank: limits.tensor_rank as usize,
         inputs: limits.inputs as usize,
-        ..DecodeLimits::default()
+        outputs: limits.outputs as usize,
+        parameters: limits.parameters as usize,
     }
 }
 
@@ -71,13 +118,14 @@ fn decode_error(error: oip::DecodeError) -> Error {
     let kind = match error.kind() {
         DecodeErrorKind::BadRequest => Kind::BadRequest,
         DecodeErrorKind::TooLarge => Kind::TooLarge,
+        DecodeErrorKind::NoRoom => Kind::Overloaded,
     };
     let place = match (error.tensor(), error.place()) {
         (_, Some(place)) => Some(place.to_owned()),
         (Some(tensor), None) => Some(format!("input {tensor:?}")),
         (None, None) => None,
     };
-    let converted = Error::new(kind, error.to_string());
+    let converted = Error::new(kind, error.to_string()).for_limit(error.limit());
     match place {
         Some(place) => converted.at(place),
         None => converted,
@@ -88,7 +136,7 @@ async fn read(
     mut body: RequestBody,
     length: Option<u64>,
     aligned_offset: usize,
-    permit: &mut Permit,
+    receiving: &mut Receiving,
     limits: &Limits,
 ) -> Result<Bytes, Error> {
     let room = match length {
@@ -99,13 +147,8 @@ async fn read(
     let due = Instant::now() + Duration::from_millis(limits.body_timeout_ms);
     loop {
         let frame = tokio::time::timeout_at(due, body.frame()).await.map_err(|_| {
-            Error::new(
-                Kind::Deadline,
-                format!(
-                    "the body did not come within {} ms (limits.body_timeout_ms)",
-                    limits.body_timeout_ms
-                ),
-            )
+            let message = format!("the body did not come within {} ms", limits.body_timeout_ms);
+            Error::over(Kind::Deadline, Limit::BodyTime, message)
         })?;
         let Some(frame) = frame else { return Ok(buffer.freeze()) };
         let frame = frame.map_err(|error| {
@@ -115,7 +158,7 @@ async fn read(
         if (buffer.len() + data.len()) as u64 > limits.request_body_bytes {
             return Err(body_too_large(None, limits.request_body_bytes));
         }
-        permit.reserve(data.len() as u64)?;
+        receiving.reserve(data.len() as u64)?;
         buffer.extend(&data);
     }
 }

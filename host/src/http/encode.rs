@@ -6,7 +6,9 @@ use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response};
 use serde::Serialize;
 
+use super::admit::Permit;
 use super::body::Body;
+use super::decode::out_of_the_way;
 use super::oip::{self, Answer, EncodeErrorKind, JSON_LENGTH_HEADER, RequestedOutputs};
 use super::route::Called;
 use crate::engine::call::CallError;
@@ -14,32 +16,38 @@ use crate::engine::deployment::LoadError;
 use crate::engine::instance::StartError;
 use crate::engine::pool::AcquireError;
 use crate::error::{Error, Kind};
+use crate::limit::Limit;
 use crate::tensor::NamedTensor;
 
-/// When a model that could not be loaded may be called again.
-const UNAVAILABLE_RETRY: std::time::Duration = std::time::Duration::from_secs(5);
-
-/// The answer to an Open Inference Protocol request.
+/// The answer to an Open Inference Protocol request. Room is held for the outputs while they are
+/// encoded, and then for the bytes of the answer until the last one is out.
 ///
 /// # Errors
-/// When an output was asked for in a form that cannot carry it.
+/// When an output was asked for in a form that cannot carry it; [`Kind::Overloaded`] when there is no
+/// room for the answer.
 pub fn infer(
     called: &Called,
     id: Option<&str>,
     requested: &RequestedOutputs,
     outputs: &[NamedTensor],
+    mut permit: Permit,
 ) -> Result<Response<Body>, Error> {
+    let bytes: usize = outputs.iter().map(|(_, tensor)| tensor.data().len()).sum();
+    permit.hold(bytes as u64)?;
+    let mut refusal = None;
+    let mut take = |more: usize| {
+        refusal = permit.reserve(more as u64).err();
+        refusal.is_none()
+    };
     let version = &called.version;
     let answer =
         Answer { model: version.model.as_str(), version: version.name.as_str(), id, outputs };
     let signature = &version.record.signature;
-    let encoded = oip::encode_infer(&answer, requested, signature).map_err(|error| {
-        let kind = match error.kind() {
-            EncodeErrorKind::BadRequest => Kind::BadRequest,
-            EncodeErrorKind::GuestError => Kind::NoResponse,
-        };
-        Error::new(kind, error.to_string()).at(format!("output {:?}", error.tensor()))
-    })?;
+    let encoded = out_of_the_way(bytes, || {
+        oip::encode_infer_within(&answer, requested, signature, &mut take)
+    });
+    let encoded = encoded.map_err(|error| refusal.unwrap_or_else(|| encode_error(&error)))?;
+    permit.hold(encoded.body_length() as u64)?;
     let mut response = Response::new(Body::from(Bytes::new()));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(encoded.content_type()));
@@ -47,7 +55,17 @@ pub fn infer(
         headers.insert(JSON_LENGTH_HEADER, HeaderValue::from(length as u64));
     }
     *response.body_mut() = Body::parts(encoded.parts);
+    response.body_mut().hold(permit);
     Ok(response)
+}
+
+fn encode_error(error: &oip::EncodeError) -> Error {
+    let kind = match error.kind() {
+        EncodeErrorKind::BadRequest => Kind::BadRequest,
+        EncodeErrorKind::GuestError => Kind::NoResponse,
+        EncodeErrorKind::NoRoom => Kind::Overloaded,
+    };
+    Error::new(kind, error.to_string()).at(format!("output {:?}", error.tensor()))
 }
 
 /// A JSON document, with status 200.
@@ -58,7 +76,8 @@ pub fn json(document: &impl Serialize) -> Response<Body> {
     response
 }
 
-/// An error: its status, its JSON, and the headers that go with its kind.
+/// An error: its status, its JSON, and the headers that go with its kind. The error itself goes along
+/// for the account, which takes it out.
 pub fn error(error: &Error) -> Response<Body> {
     let mut response = json(&error.body());
     *response.status_mut() = error.kind().status();
@@ -73,39 +92,48 @@ pub fn error(error: &Error) -> Response<Body> {
     if let Some(codings) = error.accepted() {
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(codings));
     }
+    response.extensions_mut().insert(error.clone());
     response
+}
+
+/// A call that has no answer, and the limit it met inside the guest.
+pub fn call_failed(error: CallError, limit: Option<Limit>) -> Error {
+    // The guest reports what it was told as well as it can; for the caller it is the host that is full.
+    if limit == Some(Limit::ComputeQueue) && error.keeps_instance() {
+        return Error::new(Kind::Overloaded, error.to_string()).for_limit(limit);
+    }
+    let deadline = (error == CallError::Deadline).then_some(Limit::RequestTime);
+    Error::from(error).for_limit(deadline.or(limit))
 }
 
 impl From<LoadError> for Error {
     fn from(error: LoadError) -> Self {
-        if matches!(error, LoadError::GraphsFull { .. } | LoadError::StillLoading) {
-            return Self::new(
-                Kind::Overloaded,
-                format!("the version cannot be served now: {error}"),
-            )
-            .retry_after(UNAVAILABLE_RETRY);
-        }
-        Self::new(Kind::ModelUnavailable, format!("the version cannot be loaded: {error}"))
-            .retry_after(UNAVAILABLE_RETRY)
+        let (kind, limit) = match &error {
+            LoadError::GraphsFull { .. } => (Kind::Overloaded, Some(Limit::ResidentGraphs)),
+            LoadError::StillLoading => (Kind::Overloaded, Some(Limit::RequestTime)),
+            _ => (Kind::ModelUnavailable, None),
+        };
+        Self::new(kind, format!("the version cannot be served: {error}")).for_limit(limit)
     }
 }
 
 impl From<AcquireError> for Error {
     fn from(error: AcquireError) -> Self {
-        let second = std::time::Duration::from_secs(1);
         match &error {
             AcquireError::QueueFull(_) => {
-                Self::new(Kind::Overloaded, error.to_string()).retry_after(second)
+                Self::new(Kind::Overloaded, error.to_string()).for_limit(Limit::QueueLength)
             }
             AcquireError::Deadline => Self::new(Kind::Deadline, error.to_string())
+                .for_limit(Limit::RequestTime)
                 .remedy("the model is busy; try again, or raise limits.request_timeout_ms"),
-            AcquireError::Start(StartError::HostFull(_)) => {
-                Self::new(Kind::Overloaded, error.to_string()).retry_after(second)
+            AcquireError::Start(StartError::HostFull { limit, .. }) => {
+                Self::new(Kind::Overloaded, error.to_string()).for_limit(*limit)
             }
             AcquireError::Start(StartError::Timeout(_) | StartError::Failed(_)) => {
+                let late = matches!(error, AcquireError::Start(StartError::Timeout(_)));
                 Self::new(Kind::InstantiationFailed, "the model's instance did not start")
+                    .for_limit(late.then_some(Limit::StartTime))
                     .with_internal(&error)
-                    .retry_after(second)
             }
         }
     }
@@ -126,7 +154,6 @@ impl From<CallError> for Error {
             CallError::InvalidInput { tensor: Some(tensor), .. } => {
                 converted.at(format!("input {tensor:?}"))
             }
-            CallError::Unavailable(_) => converted.retry_after(UNAVAILABLE_RETRY),
             CallError::Trap(_) => {
                 converted.remedy("the model's publisher can find the reason in the server's log")
             }

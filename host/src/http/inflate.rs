@@ -56,22 +56,25 @@ pub fn coding(headers: &HeaderMap) -> Result<Option<Coding>, Error> {
     }
 }
 
-/// Inflates `body` into a buffer whose byte at `aligned_offset` is aligned.
+/// Inflates `body` into a buffer whose byte at `aligned_offset` is aligned. `reserve` takes room for
+/// what is about to be added.
 ///
 /// # Errors
-/// When the body is damaged, has more after its end, or becomes longer than `limit` bytes.
+/// When the body is damaged, has more after its end, becomes longer than `limit` bytes, or finds no
+/// room.
 pub fn inflate(
     body: &[u8],
     coding: Coding,
     aligned_offset: usize,
     limit: u64,
+    reserve: impl FnMut(u64) -> Result<(), Error>,
 ) -> Result<Bytes, Error> {
     match coding {
         // A gzip body may have several members (RFC 1952, section 2.2), and nothing else after one.
-        Coding::Gzip => read(&mut MultiGzDecoder::new(body), aligned_offset, limit),
+        Coding::Gzip => read(&mut MultiGzDecoder::new(body), aligned_offset, limit, reserve),
         Coding::Deflate => {
             let mut decoder = ZlibDecoder::new(body);
-            let inflated = read(&mut decoder, aligned_offset, limit)?;
+            let inflated = read(&mut decoder, aligned_offset, limit, reserve)?;
             match decoder.into_inner().len() {
                 0 => Ok(inflated),
                 more => Err(damaged(format!("{more} bytes follow its end"))),
@@ -85,7 +88,12 @@ fn damaged(problem: impl Display) -> Error {
         .at("header Content-Encoding")
 }
 
-fn read(from: &mut impl Read, aligned_offset: usize, limit: u64) -> Result<Bytes, Error> {
+fn read(
+    from: &mut impl Read,
+    aligned_offset: usize,
+    limit: u64,
+    mut reserve: impl FnMut(u64) -> Result<(), Error>,
+) -> Result<Bytes, Error> {
     let mut buffer = AlignedBuffer::with_aligned_offset(CHUNK_BYTES, aligned_offset);
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
@@ -96,6 +104,7 @@ fn read(from: &mut impl Read, aligned_offset: usize, limit: u64) -> Result<Bytes
         if (buffer.len() + read) as u64 > limit {
             return Err(body_too_large(None, limit));
         }
+        reserve(read as u64)?;
         buffer.extend(chunk.get(..read).unwrap_or_default());
     }
 }
@@ -117,14 +126,30 @@ mod tests {
         let mut zlib = ZlibEncoder::new(Vec::new(), Compression::fast());
         zlib.write_all(&bytes).unwrap();
         let gzip = gzip.finish().unwrap();
-        assert_eq!(inflate(&gzip, Coding::Gzip, 5, 200_000).unwrap(), bytes);
+        let mut reserved = 0;
+        let mut reserve = |bytes| {
+            reserved += bytes;
+            Ok(())
+        };
+        assert_eq!(inflate(&gzip, Coding::Gzip, 5, 200_000, &mut reserve).unwrap(), bytes);
         let zlib = zlib.finish().unwrap();
-        assert_eq!(inflate(&zlib, Coding::Deflate, 0, 200_000).unwrap(), bytes);
-        let error = inflate(&gzip, Coding::Gzip, 0, 199_999).unwrap_err();
-        assert_eq!(error.kind(), Kind::TooLarge);
-        let error = inflate(&gzip[..20], Coding::Gzip, 0, 200_000).unwrap_err();
-        assert_eq!(error.kind(), Kind::BadRequest);
-        assert!(inflate(b"plain", Coding::Deflate, 0, 100).is_err());
+        assert_eq!(inflate(&zlib, Coding::Deflate, 0, 200_000, &mut reserve).unwrap(), bytes);
+        assert_eq!(reserved, 400_000);
+    }
+
+    #[test]
+    fn a_bomb_a_damaged_body_and_one_without_room_are_refused() {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        gzip.write_all(&vec![7; 200_000]).unwrap();
+        let gzip = gzip.finish().unwrap();
+        let refused = |body: &[u8], limit, reserve: fn(u64) -> Result<(), Error>| {
+            inflate(body, Coding::Gzip, 0, limit, reserve).unwrap_err().kind()
+        };
+        assert_eq!(refused(&gzip, 199_999, |_| Ok(())), Kind::TooLarge);
+        assert_eq!(refused(&gzip[..20], 200_000, |_| Ok(())), Kind::BadRequest);
+        assert_eq!(refused(b"plain", 100, |_| Ok(())), Kind::BadRequest);
+        let full = |_| Err(Error::new(Kind::Overloaded, "full"));
+        assert_eq!(refused(&gzip, 200_000, full), Kind::Overloaded);
     }
 
     #[test]
@@ -135,14 +160,18 @@ mod tests {
             encoder.finish().unwrap()
         };
         let members = [gzip(b"one "), gzip(b"two")].concat();
-        assert_eq!(inflate(&members, Coding::Gzip, 0, 100).unwrap(), &b"one two"[..]);
-        assert_eq!(inflate(&members, Coding::Gzip, 0, 6).unwrap_err().kind(), Kind::TooLarge);
-        let error = inflate(&[gzip(b"one"), b"two".to_vec()].concat(), Coding::Gzip, 0, 100);
+        assert_eq!(inflate(&members, Coding::Gzip, 0, 100, |_| Ok(())).unwrap(), &b"one two"[..]);
+        assert_eq!(
+            inflate(&members, Coding::Gzip, 0, 6, |_| Ok(())).unwrap_err().kind(),
+            Kind::TooLarge
+        );
+        let error =
+            inflate(&[gzip(b"one"), b"two".to_vec()].concat(), Coding::Gzip, 0, 100, |_| Ok(()));
         assert_eq!(error.unwrap_err().kind(), Kind::BadRequest);
         let mut zlib = ZlibEncoder::new(Vec::new(), Compression::fast());
         zlib.write_all(b"one").unwrap();
         let more = [zlib.finish().unwrap(), b"two".to_vec()].concat();
-        let error = inflate(&more, Coding::Deflate, 0, 100).unwrap_err();
+        let error = inflate(&more, Coding::Deflate, 0, 100, |_| Ok(())).unwrap_err();
         assert!(error.text().contains("3 bytes follow its end"), "{}", error.text());
     }
 

@@ -4,15 +4,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::multipart::Multipart;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
-use axum::http::header::{ALLOW, ETAG, IF_MATCH, IF_NONE_MATCH};
+use axum::http::header::{ALLOW, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Extension, Json};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Collected, LengthLimitError, Limited};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tower::ServiceExt as _;
@@ -21,9 +24,11 @@ use super::authenticate::DEFAULT_TENANT;
 use super::body::Body;
 use super::request_body::RequestBody;
 use super::route::excerpt;
+use crate::config::Limits;
 use crate::error::{Error, Kind};
 use crate::host::Host;
 use crate::ledger::Window;
+use crate::limit::Limit;
 use crate::names::{AliasName, ModelName, VersionName};
 use crate::publish::{self, Outcome, Published};
 use crate::registry::{
@@ -37,15 +42,26 @@ const DEFAULT_HISTORY: usize = 100;
 /// Answers a management request.
 ///
 /// # Errors
-/// What a handler refused with.
+/// [`Kind::Overloaded`] when there are too many at once; what is wrong with a body that is no upload;
+/// what a handler refused with.
 pub async fn answer(
     host: &Arc<Host>,
     request: Request<RequestBody>,
 ) -> Result<http::Response<Body>, Error> {
+    let _place = host.admission().manage()?;
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let (head, body) = request.into_parts();
+    // Uploads are read as they come, and limited part by part, by what the part is.
+    let is_upload = head.headers.get(CONTENT_TYPE).is_some_and(|value| {
+        value.as_bytes().to_ascii_lowercase().starts_with(b"multipart/form-data")
+    });
+    let body = match is_upload {
+        true => axum::body::Body::new(body),
+        false => read_whole(body, &host.config().limits).await?.into(),
+    };
     // The router is a tree of a few nodes; making it costs microseconds, off the data path.
-    let answered = router(Arc::clone(host)).oneshot(request.map(axum::body::Body::new)).await;
-    let mut response = answered.unwrap_or_else(|never| match never {});
+    let routed = router(Arc::clone(host)).oneshot(Request::from_parts(head, body));
+    let mut response = routed.await.unwrap_or_else(|never| match never {});
     let Some(Refusal(error)) = response.extensions_mut().remove() else {
         return Ok(response.map(Body::stream));
     };
@@ -57,6 +73,24 @@ pub async fn answer(
             error.at(format!("{method} {path}")).remedy(format!("use {methods}")).allow(methods)
         }
         _ => error,
+    })
+}
+
+/// Reads a body that is no upload, which is short.
+async fn read_whole(body: RequestBody, limits: &Limits) -> Result<Bytes, Error> {
+    let limit = limits.management_body_bytes;
+    let reading = Limited::new(body, usize::try_from(limit).unwrap_or(usize::MAX)).collect();
+    let time = Duration::from_millis(limits.body_timeout_ms);
+    let read = tokio::time::timeout(time, reading).await.map_err(|_| {
+        let message = format!("the body did not come within {} ms", time.as_millis());
+        Error::over(Kind::Deadline, Limit::BodyTime, message)
+    })?;
+    read.map(Collected::to_bytes).map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            let message = format!("the body is over the limit of {limit} bytes");
+            return Error::over(Kind::TooLarge, Limit::ManagementBodyBytes, message);
+        }
+        Error::new(Kind::BadRequest, "the body ended before its length").with_internal(error)
     })
 }
 
@@ -90,7 +124,7 @@ fn router(host: Arc<Host>) -> axum::Router {
         .method_not_allowed_fallback(|| async {
             Refusal(Error::new(Kind::MethodNotAllowed, "this route does not take that method"))
         })
-        // Uploads are limited part by part, by what the part is.
+        // Every body is limited before it gets here, or part by part.
         .layer(DefaultBodyLimit::disable())
         .with_state(host)
 }

@@ -13,6 +13,7 @@ use super::backend::{RunErrorKind, check_inputs};
 use super::graph::Graph;
 use crate::engine::contract::types;
 use crate::engine::state::{GuestState, LogLevel};
+use crate::limit::Limit;
 use crate::tensor::{Datatype, NamedTensor, Tensor, total_bytes};
 
 /// A guest's handle to a graph.
@@ -92,9 +93,14 @@ impl GuestState {
             Err(error) => {
                 let code = match error.kind() {
                     RunErrorKind::InvalidInput => Code::InvalidArgument,
-                    // Of the standard's codes the one that says "later".
-                    RunErrorKind::Cancelled | RunErrorKind::Timeout | RunErrorKind::Busy => {
+                    RunErrorKind::Cancelled => Code::Timeout,
+                    RunErrorKind::Timeout => {
+                        self.met(Limit::ComputeTime);
                         Code::Timeout
+                    }
+                    RunErrorKind::Overloaded => {
+                        self.met(Limit::ComputeQueue);
+                        Code::RuntimeError
                     }
                     RunErrorKind::Failed => Code::RuntimeError,
                 };

@@ -3,6 +3,7 @@
 mod contract;
 mod crash;
 mod damage;
+mod faults;
 mod inspect;
 mod replay;
 mod support;

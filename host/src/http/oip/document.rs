@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::error::{DecodeError, Problem, excerpt};
+use super::error::{DecodeError, Listed, Problem, excerpt};
 
 /// The most entries of a list that are kept while parsing. Whatever the configured limits, a list of
 /// millions of `{}` must not become millions of structs before it is refused.
@@ -62,7 +62,7 @@ impl<T> Default for Capped<T> {
 
 impl<T> Capped<T> {
     /// The items, when there are no more of them than `limit`.
-    pub(super) fn within(self, what: &'static str, limit: usize) -> Result<Vec<T>, Problem> {
+    pub(super) fn within(self, what: Listed, limit: usize) -> Result<Vec<T>, Problem> {
         let limit = limit.min(PARSED_ENTRIES);
         if self.total > limit {
             return Err(Problem::TooMany { what, given: self.total, limit });
@@ -196,7 +196,10 @@ mod tests {
     fn an_unknown_field_may_not_nest_past_the_limit_either() {
         let json = format!("{{\"inputs\":[],\"x\":{}1{}}}", "[".repeat(200), "]".repeat(200));
         let error = parse(json.as_bytes(), 100).err().unwrap();
-        assert_eq!(error.to_string(), "the JSON part nests deeper than the limit of 100");
+        assert_eq!(
+            error.to_string(),
+            "the JSON part nests deeper than the limit of 100 (limits.json_depth)"
+        );
         assert!(parse(json.as_bytes(), 1000).is_ok());
     }
 

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use crate::limit::Limit;
 use crate::tensor::{Datatype, TensorError, UnknownDatatype};
 
 /// Which kind of refusal a [`DecodeError`] is.
@@ -14,6 +15,8 @@ pub enum DecodeErrorKind {
     BadRequest,
     /// The request may be well formed, and is over a limit of this host.
     TooLarge,
+    /// The budget has no room for what the request would become.
+    NoRoom,
 }
 
 /// Why a request was not decoded.
@@ -28,8 +31,23 @@ impl DecodeError {
             Problem::TooMany { .. }
             | Problem::TooManyElements { .. }
             | Problem::Tensor(TensorError::Overflow(_)) => DecodeErrorKind::TooLarge,
+            Problem::NoRoom { .. } => DecodeErrorKind::NoRoom,
             // Nesting and rank past their limits are no large request, just a wrong one.
             _ => DecodeErrorKind::BadRequest,
+        }
+    }
+
+    /// The limit that the request is over, where it is over one.
+    pub fn limit(&self) -> Option<Limit> {
+        match &self.0.problem {
+            Problem::TooMany { what, .. } => Some(what.limit()),
+            Problem::TooManyElements { .. } | Problem::Tensor(TensorError::Overflow(_)) => {
+                Some(Limit::TensorElements)
+            }
+            Problem::Rank { .. } => Some(Limit::TensorRank),
+            Problem::TooDeep { .. } => Some(Limit::JsonDepth),
+            Problem::NoRoom { .. } => Some(Limit::InflightBytes),
+            _ => None,
         }
     }
 
@@ -96,13 +114,17 @@ pub(super) enum Problem {
          binary data (parameter binary_data_size)"
     )]
     NotFiniteJson,
-    #[error("the JSON part nests deeper than the limit of {limit}")]
+    #[error("the JSON part nests deeper than the limit of {limit} (limits.json_depth)")]
     TooDeep { limit: usize },
 
-    #[error("{given} {what} are over the limit of {limit}")]
-    TooMany { what: &'static str, given: usize, limit: usize },
-    #[error("shape {shape} is over the limit of {limit} elements")]
+    #[error("{given} {what} are over the limit of {limit} ({key})", key = .what.limit().key())]
+    TooMany { what: Listed, given: usize, limit: usize },
+    #[error("shape {shape} is over the limit of {limit} elements (limits.tensor_elements)")]
     TooManyElements { shape: String, limit: usize },
+    #[error("{given} axes are over the limit of {limit} (limits.tensor_rank)")]
+    Rank { given: usize, limit: usize },
+    #[error("the host has no room for its {bytes} bytes now")]
+    NoRoom { bytes: usize },
 
     #[error("the field {0:?} is missing")]
     MissingField(&'static str),
@@ -191,6 +213,34 @@ pub(super) enum Problem {
     RawBytes { given: usize, wanted: String, row: usize },
 }
 
+/// The lists of a request that have a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Listed {
+    Inputs,
+    Outputs,
+    Parameters,
+}
+
+impl Listed {
+    fn limit(self) -> Limit {
+        match self {
+            Self::Inputs => Limit::Inputs,
+            Self::Outputs => Limit::Outputs,
+            Self::Parameters => Limit::Parameters,
+        }
+    }
+}
+
+impl fmt::Display for Listed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Inputs => "inputs",
+            Self::Outputs => "outputs",
+            Self::Parameters => "parameters",
+        })
+    }
+}
+
 impl Problem {
     pub(super) fn header(given: &str) -> Self {
         Self::Header { given: excerpt(given) }
@@ -228,6 +278,8 @@ pub enum EncodeErrorKind {
     BadRequest,
     /// The model's answer lacks an output that its signature declares.
     GuestError,
+    /// The budget has no room for the answer's JSON.
+    NoRoom,
 }
 
 /// Why an answer was not encoded.
@@ -251,6 +303,7 @@ impl EncodeError {
             | Failure::OnlyBinary(_)
             | Failure::NoClasses(_) => EncodeErrorKind::BadRequest,
             Failure::Missing => EncodeErrorKind::GuestError,
+            Failure::NoRoom { .. } => EncodeErrorKind::NoRoom,
         }
     }
 
@@ -265,6 +318,8 @@ impl EncodeError {
 pub(super) enum Failure {
     #[error("is missing from the model's answer")]
     Missing,
+    #[error("finds no room on the host: the answer would take {bytes} bytes of JSON")]
+    NoRoom { bytes: usize },
     #[error(
         "holds NaN or infinity at element {index}, which JSON cannot express; ask for it with \
          binary_data=true"

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::document::{Capped, InputDocument};
-use super::error::{DecodeError, Problem, excerpt};
-use super::limits::DecodeLimits;
+use super::error::{DecodeError, Listed, Problem, excerpt};
+use super::limits::{Budget, DecodeLimits};
 use super::{json_read, parameters};
 use crate::tensor::{
     Datatype, MAX_RANK, NamedTensor, ShapeText, Tensor, TensorError, element_count,
@@ -19,14 +19,15 @@ pub(super) fn decode(
     mut binary: Bytes,
     signature: &Signature,
     limits: &DecodeLimits,
+    budget: &mut dyn Budget,
 ) -> Result<Vec<NamedTensor>, DecodeError> {
     let documents =
-        documents.within("inputs", limits.inputs).map_err(|problem| problem.at("inputs"))?;
+        documents.within(Listed::Inputs, limits.inputs).map_err(|problem| problem.at("inputs"))?;
     let mut inputs: Vec<NamedTensor> = Vec::with_capacity(documents.len());
     for (index, document) in documents.into_iter().enumerate() {
         let spec = find_spec(&document, index, signature, &inputs)?;
         let reader = InputReader { index, spec, limits };
-        let tensor = reader.read(&document, &mut binary)?;
+        let tensor = reader.read(&document, &mut binary, budget)?;
         inputs.push((spec.name.clone(), tensor));
     }
     if !binary.is_empty() {
@@ -114,15 +115,18 @@ impl InputReader<'_> {
         &self,
         document: &InputDocument<'_>,
         binary: &mut Bytes,
+        budget: &mut dyn Budget,
     ) -> Result<Tensor, DecodeError> {
         let datatype = read_datatype(document.datatype.as_deref()).map_err(self.at("datatype"))?;
-        let shape = read_shape(document.shape).map_err(self.at("shape"))?;
+        let shape = read_shape(document.shape, self.limits.rank).map_err(self.at("shape"))?;
         check_elements(&shape, self.limits).map_err(self.at("shape"))?;
         let differs = if datatype == self.spec.datatype { "shape" } else { "datatype" };
         self.check_declared(datatype, &shape).map_err(self.at(differs))?;
         let size = self.binary_size(document.parameters).map_err(self.at("parameters"))?;
         match (document.data, size) {
-            (Some(data), None) => json_read::read(data, datatype, shape).map_err(self.at("data")),
+            (Some(data), None) => {
+                json_read::read(data, datatype, shape, budget).map_err(self.at("data"))
+            }
             (None, Some(size)) => take_binary(binary, size)
                 .and_then(|data| Tensor::new(datatype, shape, data).map_err(Problem::Tensor))
                 .map_err(self.at("parameters.binary_data_size")),
@@ -162,13 +166,14 @@ fn read_datatype(text: Option<&str>) -> Result<Datatype, Problem> {
     text.ok_or(Problem::MissingField("datatype"))?.parse().map_err(Problem::UnknownDatatype)
 }
 
-fn read_shape(text: Option<&RawValue>) -> Result<Vec<usize>, Problem> {
+fn read_shape(text: Option<&RawValue>, limit: usize) -> Result<Vec<usize>, Problem> {
     let text = text.ok_or(Problem::MissingField("shape"))?;
     let Ok(axes) = serde_json::from_str::<Capped<i64>>(text.get()) else {
         return Err(Problem::Field { field: "shape", wanted: "an array of whole numbers" });
     };
-    if axes.total > MAX_RANK {
-        return Err(Problem::Tensor(TensorError::Rank(axes.total)));
+    let limit = limit.min(MAX_RANK);
+    if axes.total > limit {
+        return Err(Problem::Rank { given: axes.total, limit });
     }
     let lengths = axes.items.iter().map(|axis| usize::try_from(*axis));
     lengths

@@ -11,6 +11,7 @@ use std::str::FromStr;
 use serde_json::value::RawValue;
 
 use super::error::{Problem, excerpt};
+use super::limits::Budget;
 use crate::tensor::{AlignedBuffer, Datatype, MAX_RANK, ShapeText, Tensor, element_count};
 
 /// Reads `data` as a tensor of `datatype` and `shape`, whose element count is known to be within the
@@ -19,6 +20,7 @@ pub(super) fn read(
     data: &RawValue,
     datatype: Datatype,
     shape: Vec<usize>,
+    budget: &mut dyn Budget,
 ) -> Result<Tensor, Problem> {
     let text = data.get();
     let elements = element_count(&shape).map_err(Problem::Tensor)?;
@@ -29,6 +31,9 @@ pub(super) fn read(
         // An element's bytes are never more than its text, and a length stands before each.
         None => plausible * 4 + text.len(),
     };
+    if !budget.take(capacity) {
+        return Err(Problem::NoRoom { bytes: capacity });
+    }
     let mut out = AlignedBuffer::with_capacity(capacity);
     let sink = Sink { datatype, shape: &shape, elements, out: &mut out };
     sink.fill(text)?;

@@ -1,6 +1,7 @@
 //! The limits of one request, each with its default and the reason for it.
 
 use super::document::PARSED_ENTRIES;
+use crate::tensor::MAX_RANK;
 
 /// Nesting of the JSON part. Triton's own limit; a tensor of the highest rank nests 32 deep, and
 /// what is around it some four.
@@ -30,6 +31,8 @@ pub struct DecodeLimits {
     pub json_depth: usize,
     /// Elements of one input tensor, and the length of any one axis.
     pub tensor_elements: usize,
+    /// Axes of one input tensor, at most [`MAX_RANK`].
+    pub rank: usize,
     /// Inputs of one request, at most 1024.
     pub inputs: usize,
     /// Outputs asked for by one request, at most 1024.
@@ -43,9 +46,32 @@ impl Default for DecodeLimits {
         Self {
             json_depth: DEFAULT_MAX_JSON_DEPTH,
             tensor_elements: DEFAULT_MAX_TENSOR_ELEMENTS,
+            rank: MAX_RANK,
             inputs: DEFAULT_MAX_INPUTS,
             outputs: DEFAULT_MAX_OUTPUTS,
             parameters: DEFAULT_MAX_PARAMETERS,
         }
+    }
+}
+
+/// Where the memory comes from that a codec is about to take beyond what it was given. Asked before
+/// anything is allocated; a codec that is refused returns an error of the kind `NoRoom`.
+pub trait Budget {
+    /// Takes room for so many bytes; false if there is none.
+    fn take(&mut self, bytes: usize) -> bool;
+}
+
+/// A budget without an end, for what is bounded otherwise.
+pub struct Unlimited;
+
+impl Budget for Unlimited {
+    fn take(&mut self, _bytes: usize) -> bool {
+        true
+    }
+}
+
+impl<F: FnMut(usize) -> bool> Budget for F {
+    fn take(&mut self, bytes: usize) -> bool {
+        self(bytes)
     }
 }

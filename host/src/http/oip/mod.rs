@@ -25,13 +25,15 @@ mod tests;
 pub use error::{DecodeError, DecodeErrorKind, EncodeError, EncodeErrorKind};
 pub use framing::{JSON_LENGTH_HEADER, JsonPart, json_length};
 pub use limits::{
-    DEFAULT_MAX_INPUTS, DEFAULT_MAX_JSON_DEPTH, DEFAULT_MAX_OUTPUTS, DEFAULT_MAX_PARAMETERS,
-    DEFAULT_MAX_TENSOR_ELEMENTS, DecodeLimits,
+    Budget, DEFAULT_MAX_INPUTS, DEFAULT_MAX_JSON_DEPTH, DEFAULT_MAX_OUTPUTS,
+    DEFAULT_MAX_PARAMETERS, DEFAULT_MAX_TENSOR_ELEMENTS, DecodeLimits, Unlimited,
 };
 pub use metadata::{
     CODEC_EXTENSIONS, ErrorBody, Live, ModelList, ModelMetadata, ModelReady, Ready, ServerMetadata,
     TensorMetadata,
 };
 pub use parameters::{ParameterValue, Parameters};
-pub use request::{InferRequest, RequestedOutput, RequestedOutputs, decode_infer};
-pub use response::{Answer, Encoded, encode_infer};
+pub use request::{
+    InferRequest, RequestedOutput, RequestedOutputs, decode_infer, decode_infer_within,
+};
+pub use response::{Answer, Encoded, encode_infer, encode_infer_within};

@@ -8,7 +8,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::document::PARSED_ENTRIES;
-use super::error::{Problem, excerpt};
+use super::error::{Listed, Problem, excerpt};
 
 /// A request's parameters by name.
 pub type Parameters = BTreeMap<String, ParameterValue>;
@@ -64,7 +64,7 @@ pub(super) fn read(text: Option<&RawValue>, limit: usize) -> Result<Parameters, 
         .map_err(|_| Problem::Field { field: "parameters", wanted: "an object" })?;
     let limit = limit.min(PARSED_ENTRIES);
     if entries.total > limit {
-        return Err(Problem::TooMany { what: "parameters", given: entries.total, limit });
+        return Err(Problem::TooMany { what: Listed::Parameters, given: entries.total, limit });
     }
     let read_entry = |(name, value): (String, &RawValue)| {
         let Some(value) = ParameterValue::read(value.get()) else {
@@ -148,6 +148,9 @@ mod tests {
     #[test]
     fn too_many_are_counted_but_not_kept() {
         let text = format!("{{{}\"z\":1}}", "\"a\":1,".repeat(5000));
-        assert_eq!(read_text(&text).unwrap_err(), "5001 parameters are over the limit of 64");
+        assert_eq!(
+            read_text(&text).unwrap_err(),
+            "5001 parameters are over the limit of 64 (limits.parameters)"
+        );
     }
 }

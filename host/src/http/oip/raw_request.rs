@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::error::{DecodeError, Problem};
 use super::inputs::{check_elements, describe};
-use super::limits::DecodeLimits;
+use super::limits::{Budget, DecodeLimits};
 use super::parameters::Parameters;
 use super::request::{InferRequest, RequestedOutputs};
 use crate::tensor::{AlignedBuffer, Datatype, Tensor};
@@ -18,12 +18,13 @@ pub(super) fn decode(
     body: Bytes,
     signature: &Signature,
     limits: &DecodeLimits,
+    budget: &mut dyn Budget,
 ) -> Result<InferRequest, DecodeError> {
     let [spec] = signature.inputs.as_slice() else {
         let known = describe(&signature.inputs);
         return Err(Problem::RawInputs { known }.at(super::JSON_LENGTH_HEADER));
     };
-    let tensor = read(body, spec, signature.batch, limits)
+    let tensor = read(body, spec, signature.batch, limits, budget)
         .map_err(|problem| problem.in_input(&spec.name, PLACE))?;
     Ok(InferRequest {
         id: None,
@@ -38,6 +39,7 @@ fn read(
     spec: &TensorSpec,
     is_batch: bool,
     limits: &DecodeLimits,
+    budget: &mut dyn Budget,
 ) -> Result<Tensor, Problem> {
     // What cannot be told from the body's length is one: the batch, and the axes of BYTES.
     let settled = |(axis, length): (usize, &i64)| match usize::try_from(*length) {
@@ -46,19 +48,28 @@ fn read(
     };
     let shape: Vec<Option<usize>> = spec.shape.iter().enumerate().map(settled).collect();
     match spec.datatype.size() {
-        None => one_element(&body, spec, &shape),
+        None => one_element(&body, spec, &shape, budget),
         Some(size) => fixed_size(body, spec, &shape, size, limits),
     }
 }
 
 /// The body is the element itself, without the length that stands before it in binary data.
-fn one_element(body: &[u8], spec: &TensorSpec, shape: &[Option<usize>]) -> Result<Tensor, Problem> {
+fn one_element(
+    body: &[u8],
+    spec: &TensorSpec,
+    shape: &[Option<usize>],
+    budget: &mut dyn Budget,
+) -> Result<Tensor, Problem> {
     let wrong = || Problem::RawElements { wanted: spec.describe() };
     if shape.iter().any(|length| *length != Some(1)) {
         return Err(wrong());
     }
     let length = u32::try_from(body.len()).map_err(|_| wrong())?;
-    let mut data = AlignedBuffer::with_capacity(body.len().saturating_add(4));
+    let bytes = body.len().saturating_add(4);
+    if !budget.take(bytes) {
+        return Err(Problem::NoRoom { bytes });
+    }
+    let mut data = AlignedBuffer::with_capacity(bytes);
     data.extend(&length.to_le_bytes());
     data.extend(body);
     Tensor::new(spec.datatype, vec![1; shape.len()], data.freeze()).map_err(Problem::Tensor)

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 
 use super::document::{self, Capped, OutputDocument};
-use super::error::{DecodeError, Problem};
+use super::error::{DecodeError, Listed, Problem};
 use super::framing::JsonPart;
-use super::limits::DecodeLimits;
+use super::limits::{Budget, DecodeLimits, Unlimited};
 use super::parameters::{self, ParameterValue, Parameters};
 use super::{inputs, raw_request};
 use crate::tensor::NamedTensor;
@@ -67,8 +67,22 @@ pub fn decode_infer(
     signature: &Signature,
     limits: &DecodeLimits,
 ) -> Result<InferRequest, DecodeError> {
+    decode_infer_within(body, json, signature, limits, &mut Unlimited)
+}
+
+/// Decodes the body of an inference request, taking what that allocates from `budget` first.
+///
+/// # Errors
+/// Those of [`decode_infer`], and `NoRoom` where the budget refuses.
+pub fn decode_infer_within(
+    body: Bytes,
+    json: JsonPart,
+    signature: &Signature,
+    limits: &DecodeLimits,
+    budget: &mut dyn Budget,
+) -> Result<InferRequest, DecodeError> {
     let json_bytes = match json {
-        JsonPart::Absent => return raw_request::decode(body, signature, limits),
+        JsonPart::Absent => return raw_request::decode(body, signature, limits, budget),
         JsonPart::Whole => body.len(),
         JsonPart::Prefix(bytes) => bytes,
     };
@@ -78,6 +92,12 @@ pub fn decode_infer(
         return Err(Problem::HeaderPastBody { json, body }.at(super::JSON_LENGTH_HEADER));
     };
     let document = document::parse(text, limits.json_depth)?;
+    // These become values of their own as they are; inputs are asked for one by one.
+    let copied = document.id.as_ref().map_or(0, String::len)
+        + document.parameters.map_or(0, |parameters| parameters.get().len());
+    if !budget.take(copied) {
+        return Err(Problem::NoRoom { bytes: copied }.anywhere());
+    }
     let mut parameters = parameters::read(document.parameters, limits.parameters)
         .map_err(|problem| problem.at("parameters"))?;
     let binary_by_default = take_own_parameters(&mut parameters)?;
@@ -86,7 +106,7 @@ pub fn decode_infer(
         binary_by_default,
     };
     let documents = document.inputs.ok_or_else(|| Problem::MissingField("inputs").at("inputs"))?;
-    let inputs = inputs::decode(documents, body.slice_ref(tail), signature, limits)?;
+    let inputs = inputs::decode(documents, body.slice_ref(tail), signature, limits, budget)?;
     Ok(InferRequest { id: document.id, inputs, outputs, parameters })
 }
 
@@ -111,7 +131,7 @@ fn decode_outputs(
 ) -> Result<Option<Vec<RequestedOutput>>, DecodeError> {
     let documents = documents
         .unwrap_or_default()
-        .within("outputs", limits.outputs)
+        .within(Listed::Outputs, limits.outputs)
         .map_err(|problem| problem.at("outputs"))?;
     // An empty list asks for all, as none does: clients with typed models send one.
     if documents.is_empty() {

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::classification::classify;
 use super::error::{EncodeError, Failure};
 use super::json_write::JsonData;
+use super::limits::{Budget, Unlimited};
 use super::request::{RequestedOutput, RequestedOutputs};
 use crate::tensor::{Datatype, NamedTensor, Tensor};
 use crate::version::Signature;
@@ -63,10 +64,24 @@ pub fn encode_infer(
     requested: &RequestedOutputs,
     signature: &Signature,
 ) -> Result<Encoded, EncodeError> {
+    encode_infer_within(answer, requested, signature, &mut Unlimited)
+}
+
+/// Encodes an answer, taking the room for its JSON part from `budget` first. The outputs themselves
+/// are the caller's to account for.
+///
+/// # Errors
+/// Those of [`encode_infer`], and `NoRoom` where the budget refuses.
+pub fn encode_infer_within(
+    answer: &Answer<'_>,
+    requested: &RequestedOutputs,
+    signature: &Signature,
+    budget: &mut dyn Budget,
+) -> Result<Encoded, EncodeError> {
     let selected = select(answer.outputs, requested, signature)?;
     let mut outputs = Vec::with_capacity(selected.len());
     let mut parts = vec![Bytes::new()];
-    let mut estimate = 128;
+    let mut estimate = 128 + answer.id.map_or(0, str::len);
     for Selected { name, tensor, binary } in &selected {
         let data = match binary {
             true => None,
@@ -84,6 +99,12 @@ pub fn encode_infer(
     }
     let Answer { model: model_name, version: model_version, id, .. } = *answer;
     let document = AnswerDocument { model_name, model_version, id, outputs };
+    if !budget.take(estimate) {
+        let largest = selected.iter().filter(|selected| !selected.binary);
+        let largest = largest.max_by_key(|selected| selected.tensor.data().len());
+        let name = largest.map_or("", |selected| selected.name);
+        return Err(EncodeError::new(name, Failure::NoRoom { bytes: estimate }));
+    }
     let mut json = Vec::with_capacity(estimate);
     serde_json::to_writer(&mut json, &document)
         .expect("a vector takes every byte, keys are strings, and the data was checked above");

@@ -206,7 +206,7 @@ enum RunProblem {
     #[error("the graph gave no result within {} ms, its queue included (compute.timeout_ms)", .0.as_millis())]
     Timeout(Duration),
     #[error("{0} jobs wait for a compute thread already (compute.queue_length)")]
-    Busy(usize),
+    Overloaded(usize),
     #[error("{0}")]
     Failed(String),
 }
@@ -221,7 +221,7 @@ pub enum RunErrorKind {
     /// The run took longer than one may.
     Timeout,
     /// Too many runs wait already.
-    Busy,
+    Overloaded,
     /// The engine could not compute.
     Failed,
 }
@@ -247,14 +247,14 @@ impl RunError {
         Self(RunProblem::Timeout(limit))
     }
 
-    /// A run that found `waiting` others in the queue, and no place.
-    pub fn busy(waiting: usize) -> Self {
-        Self(RunProblem::Busy(waiting))
-    }
-
     /// Anything else.
     pub fn failed(problem: impl Into<String>) -> Self {
         Self(RunProblem::Failed(problem.into()))
+    }
+
+    /// No more runs may wait than `limit`, which wait already.
+    pub fn overloaded(limit: usize) -> Self {
+        Self(RunProblem::Overloaded(limit))
     }
 
     /// What kind of error it is.
@@ -263,7 +263,7 @@ impl RunError {
             RunProblem::InvalidInput { .. } => RunErrorKind::InvalidInput,
             RunProblem::Cancelled => RunErrorKind::Cancelled,
             RunProblem::Timeout(_) => RunErrorKind::Timeout,
-            RunProblem::Busy(_) => RunErrorKind::Busy,
+            RunProblem::Overloaded(_) => RunErrorKind::Overloaded,
             RunProblem::Failed(_) => RunErrorKind::Failed,
         }
     }

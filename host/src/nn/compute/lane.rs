@@ -164,7 +164,7 @@ impl Lane {
             return Err(RunError::failed("the server is stopping"));
         }
         if queue.jobs.len() >= self.capacity {
-            return Err(RunError::busy(self.capacity));
+            return Err(RunError::overloaded(self.capacity));
         }
         queue.jobs.push_back(job);
         drop(queue);

@@ -175,7 +175,7 @@ async fn a_full_queue_refuses_by_the_name_of_its_limit() {
     let mut waiting = std::pin::pin!(bench.run(&graph));
     assert!(!ended(&mut waiting));
     let refused = bench.run(&graph).await.unwrap_err();
-    assert_eq!(refused.kind(), RunErrorKind::Busy);
+    assert_eq!(refused.kind(), RunErrorKind::Overloaded);
     assert!(refused.to_string().contains("compute.queue_length"), "{refused}");
     stubborn.end();
     running.await.unwrap();

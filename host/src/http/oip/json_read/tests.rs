@@ -1,10 +1,11 @@
 //! Texts that are tensors, and texts that are not.
 
+use super::super::limits::Unlimited;
 use super::*;
 
 fn read_text(text: &str, datatype: Datatype, shape: &[usize]) -> Result<Tensor, String> {
     let raw: &RawValue = serde_json::from_str(text).unwrap();
-    read(raw, datatype, shape.to_vec()).map_err(|problem| problem.to_string())
+    read(raw, datatype, shape.to_vec(), &mut Unlimited).map_err(|problem| problem.to_string())
 }
 
 fn int32(text: &str, shape: &[usize]) -> Result<Vec<i32>, String> {

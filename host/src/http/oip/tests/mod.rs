@@ -1,5 +1,6 @@
 //! The codecs from outside: whole bodies in, requests out, and answers back.
 
+mod budget;
 mod refusals;
 mod round_trips;
 

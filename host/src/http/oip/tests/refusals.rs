@@ -164,14 +164,15 @@ fn shapes_are_real_lengths_within_the_limits() {
         assert_eq!(message, "input \"x\": the field \"shape\" must be an array of whole numbers");
     }
     let message = refused(&with_shape(&format!("[{}1]", "1,".repeat(40)))).0;
-    assert_eq!(message, "input \"x\": rank 41 is over the limit of 32 axes");
+    assert_eq!(message, "input \"x\": 41 axes are over the limit of 32 (limits.tensor_rank)");
 
     for too_large in ["[33554433,2]", "[9223372036854775807,2]", "[0,67108865]"] {
         let body = format!("{{\"inputs\":[{}]}}", with_shape(too_large));
         let error = decode(body, JsonPart::Whole, &signature()).unwrap_err();
         assert_eq!(error.kind(), DecodeErrorKind::TooLarge);
-        let expected =
-            format!("input \"x\": shape {too_large} is over the limit of 67108864 elements");
+        let expected = format!(
+            "input \"x\": shape {too_large} is over the limit of 67108864 elements (limits.tensor_elements)"
+        );
         assert_eq!(error.to_string(), expected);
     }
 }
@@ -183,15 +184,15 @@ fn counts_over_their_limits_are_too_large() {
     let cases = [
         (
             format!("{{\"inputs\":[{}]}}", many(100_000, "{}")),
-            "100000 inputs are over the limit of 512",
+            "100000 inputs are over the limit of 512 (limits.inputs)",
         ),
         (
             format!("{{\"inputs\":[],\"outputs\":[{}]}}", many(513, "{}")),
-            "513 outputs are over the limit of 512",
+            "513 outputs are over the limit of 512 (limits.outputs)",
         ),
         (
             format!("{{\"inputs\":[],\"parameters\":{{{}}}}}", parameters.join(",")),
-            "65 parameters are over the limit of 64",
+            "65 parameters are over the limit of 64 (limits.parameters)",
         ),
     ];
     for (body, message) in cases {
@@ -227,7 +228,7 @@ fn bodies_that_are_no_request_say_where() {
     let message = refused_body("{\"id\":5,\"inputs\":[]}").0;
     assert!(message.contains("invalid type: integer `5`, expected a string"), "{message}");
     let message = refused_body(&format!("{}{}", "[".repeat(101), "]".repeat(101))).0;
-    assert_eq!(message, "the JSON part nests deeper than the limit of 100");
+    assert_eq!(message, "the JSON part nests deeper than the limit of 100 (limits.json_depth)");
     let error = decode(&b"{\"id\":\"\xff\"}"[..], JsonPart::Whole, &signature()).unwrap_err();
     assert_eq!(error.to_string(), "the JSON part is not UTF-8 at byte 7");
 }
@@ -344,7 +345,10 @@ fn configured_limits_replace_the_defaults() {
     let limits = DecodeLimits { tensor_elements: 1, ..DecodeLimits::default() };
     let body = Bytes::from(format!("{{\"inputs\":[{X}]}}"));
     let error = decode_infer(body, JsonPart::Whole, &signature(), &limits).unwrap_err();
-    assert_eq!(error.to_string(), "input \"x\": shape [1,2] is over the limit of 1 elements");
+    assert_eq!(
+        error.to_string(),
+        "input \"x\": shape [1,2] is over the limit of 1 elements (limits.tensor_elements)"
+    );
 }
 
 fn outputs() -> [NamedTensor; 2] {

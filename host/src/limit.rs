@@ -1,0 +1,192 @@
+//! The limits that refuse, each by the key of its setting, and how often each has refused.
+//!
+//! A refusal carries its [`Limit`] to the edge, where the account counts it; what refuses where no
+//! answer can be given (a connection, a guest's log) counts by itself.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Serialize, Serializer};
+
+macro_rules! limits {
+    ($($(#[doc = $doc:literal])* $name:ident = $key:literal;)*) => {
+        /// A setting that things are refused for.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Limit { $($(#[doc = $doc])* $name,)* }
+
+        impl Limit {
+            /// All of them, in the order of the settings.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The key of its setting, as in a configuration file.
+            pub const fn key(self) -> &'static str {
+                match self { $(Self::$name => $key,)* }
+            }
+        }
+    };
+}
+
+limits! {
+    /// Connections at once.
+    Connections = "server.connections";
+    /// Time for a request's head to come.
+    HeaderTime = "server.header_timeout_s";
+    /// Bytes of a request's head.
+    HeaderBytes = "server.header_bytes";
+    /// Time a connection may stay without a request.
+    IdleTime = "server.idle_timeout_s";
+    /// Bytes of one request's body.
+    RequestBodyBytes = "limits.request_body_bytes";
+    /// Bytes of all requests under way.
+    InflightBytes = "limits.inflight_bytes";
+    /// Requests under way on the host.
+    InflightRequests = "limits.inflight_requests";
+    /// Requests under way of one tenant.
+    TenantRequests = "limits.tenant_requests";
+    /// Requests whose body is still coming.
+    ReceivingRequests = "limits.receiving_requests";
+    /// Calls that wait for an instance.
+    QueueLength = "limits.queue_length";
+    /// Time from a request's head to its answer.
+    RequestTime = "limits.request_timeout_ms";
+    /// Time for a request's body to come.
+    BodyTime = "limits.body_timeout_ms";
+    /// Time for an answer to be taken.
+    AnswerTime = "limits.answer_timeout_ms";
+    /// Nesting of a request's JSON.
+    JsonDepth = "limits.json_depth";
+    /// Elements of one tensor.
+    TensorElements = "limits.tensor_elements";
+    /// Axes of one tensor.
+    TensorRank = "limits.tensor_rank";
+    /// Inputs of one request.
+    Inputs = "limits.inputs";
+    /// Outputs that one request asks for.
+    Outputs = "limits.outputs";
+    /// Parameters of one request, input or output.
+    Parameters = "limits.parameters";
+    /// Bytes of a published component.
+    ComponentBytes = "limits.component_bytes";
+    /// Bytes of a published asset.
+    AssetBytes = "limits.asset_bytes";
+    /// Assets of one version.
+    Assets = "limits.assets";
+    /// Time for a publication.
+    UploadTime = "limits.upload_timeout_ms";
+    /// Management requests at once.
+    ManagementRequests = "limits.management_requests";
+    /// Bytes of a management request that is no upload.
+    ManagementBodyBytes = "limits.management_body_bytes";
+    /// Bytes of a guest's linear memory.
+    GuestMemory = "guest.memory_bytes";
+    /// Elements of a guest's tables.
+    GuestTables = "guest.table_elements";
+    /// Bytes of tensors held for one call.
+    GuestTensors = "guest.tensor_bytes";
+    /// Handles of one instance.
+    GuestHandles = "guest.handles";
+    /// Bytes of a guest's log lines.
+    GuestLog = "guest.log_bytes";
+    /// Time for an instance to start.
+    StartTime = "guest.start_timeout_ms";
+    /// Live instances on the host.
+    Instances = "engine.instances";
+    /// Bytes of linear memory of all guests.
+    EngineMemory = "engine.memory_bytes";
+    /// Jobs that wait for a compute thread.
+    ComputeQueue = "compute.queue_length";
+    /// Time for one run of a graph.
+    ComputeTime = "compute.timeout_ms";
+    /// Bytes of all loaded graphs.
+    ResidentGraphs = "compute.resident_graph_bytes";
+}
+
+impl Serialize for Limit {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(self.key())
+    }
+}
+
+/// How often each limit has refused something.
+#[derive(Debug)]
+pub struct Refusals([AtomicU64; Limit::ALL.len()]);
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self([const { AtomicU64::new(0) }; Limit::ALL.len()])
+    }
+}
+
+impl Refusals {
+    /// Counts a refusal.
+    pub fn count(&self, limit: Limit) {
+        if let Some(count) = self.0.get(limit as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Every limit with its count, those that never refused included.
+    pub fn counts(&self) -> impl Iterator<Item = (Limit, u64)> {
+        let counts = self.0.iter().map(|count| count.load(Ordering::Relaxed));
+        Limit::ALL.iter().copied().zip(counts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::config::Config;
+
+    /// Settings that refuse nothing a caller could be told of or an operator count, and why.
+    const NOT_COUNTED: &[(&str, &str)] = &[
+        ("server.name", "is no limit"),
+        ("server.hosts", "is no limit: who is not in it is forbidden, not over something"),
+        ("server.http2_streams", "the HTTP library refuses the stream by itself and tells nobody"),
+        ("server.drain_timeout_s", "acts once, when the process ends and nobody reads metrics"),
+        ("compile.memory_bytes", "kills the worker; the publisher is told, as for a bad component"),
+        ("compile.cpu_s", "kills the worker; the publisher is told, as for a bad component"),
+        ("compile.timeout_s", "kills the worker; the publisher is told, as for a bad component"),
+        ("engine.keep_resident_bytes", "is a trade of memory for speed and refuses nothing"),
+        ("engine.foreground_ms", "moves a call to other threads and refuses nothing"),
+        ("compute.threads", "is how much there is, and refuses nothing"),
+        ("compute.short_threads", "is how much there is, and refuses nothing"),
+        ("compute.short_run_us", "chooses threads and refuses nothing"),
+        ("compute.grace_ms", "ends in a quarantine, which the log and the version's state tell"),
+        ("compute.lost_threads", "is told to the log, as the loss of every thread is"),
+        ("compute.intra_op_threads", "is how much there is, and refuses nothing"),
+        ("compute.onnxruntime_library", "is no limit"),
+        ("compute.graph_bytes", "is told to the publisher as a fault of the graph"),
+        ("ledger.checkpoint_s", "is how often, and refuses nothing"),
+    ];
+
+    #[test]
+    fn every_setting_is_a_counted_limit_or_says_why_it_is_not() {
+        let counted: BTreeSet<_> = Limit::ALL.iter().map(|limit| limit.key()).collect();
+        assert_eq!(counted.len(), Limit::ALL.len());
+        let excepted: BTreeSet<_> = NOT_COUNTED.iter().map(|(key, _)| *key).collect();
+        assert_eq!(counted.intersection(&excepted).count(), 0);
+        let settings: BTreeSet<_> =
+            Config::default().settings().into_iter().map(|setting| setting.key).collect();
+        for key in &settings {
+            assert!(
+                counted.contains(&**key) || excepted.contains(&**key),
+                "{key} is neither in Limit nor in NOT_COUNTED"
+            );
+        }
+        for key in counted.iter().chain(&excepted) {
+            assert!(settings.contains(*key), "{key} is no setting");
+        }
+    }
+
+    #[test]
+    fn each_limit_has_a_count_of_its_own() {
+        let refusals = Refusals::default();
+        for (times, limit) in Limit::ALL.iter().enumerate() {
+            (0..times).for_each(|_| refusals.count(*limit));
+        }
+        for (times, (limit, count)) in refusals.counts().enumerate() {
+            assert_eq!((limit, count), (Limit::ALL[times], times as u64));
+        }
+    }
+}
