@@ -40,6 +40,10 @@ const PANICKED: i32 = 101;
 /// an engine's library needs. It has no use for others, which may hold secrets.
 const KEPT_VARIABLES: [&str; 2] = ["LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"];
 
+/// ONNX Runtime's library begins to collect telemetry for its maker, in a data base in the user's home,
+/// when it is loaded. A worker is not to write and not to talk.
+const NO_TELEMETRY: (&str, &str) = ("ORT_DISABLE_TELEMETRY", "1");
+
 /// What a worker may take. It sets all but the last itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerLimits {
@@ -187,6 +191,7 @@ impl Worker {
             .args(["--cpu-s", &limits.cpu_s.to_string()])
             .args(["--file-bytes", &limits.file_bytes.to_string()])
             .env_clear()
+            .envs([NO_TELEMETRY])
             .envs(KEPT_VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

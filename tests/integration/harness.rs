@@ -44,12 +44,19 @@ impl DataDir {
 pub(crate) struct Builder {
     data: Option<PathBuf>,
     config: String,
+    program: Option<PathBuf>,
 }
 
 impl Builder {
     /// Serves an existing data directory.
     pub(crate) fn data_dir(mut self, path: &Path) -> Self {
         self.data = Some(path.to_owned());
+        self
+    }
+
+    /// Runs another file than the program under test.
+    pub(crate) fn program(mut self, path: &Path) -> Self {
+        self.program = Some(path.to_owned());
         self
     }
 
@@ -73,7 +80,8 @@ impl Builder {
         let config = data.path().join("test-config.toml");
         std::fs::write(&config, &self.config).unwrap();
         let log = std::fs::File::create(data.path().join("test-server.log")).unwrap();
-        let mut child = Command::new(PROGRAM)
+        let program = self.program.unwrap_or_else(|| PROGRAM.into());
+        let mut child = Command::new(program)
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(data.path())
             .arg("--config")

@@ -7,6 +7,7 @@ mod bad_input;
 mod command_line;
 mod durability;
 mod gates;
+mod graph_gate;
 mod graphs;
 mod known_answers;
 mod lifecycle;
