@@ -189,7 +189,7 @@ impl Worker {
             .args(["--cpu-s", &limits.cpu_s.to_string()])
             .args(["--file-bytes", &limits.file_bytes.to_string()])
             .env_clear()
-            .env(NO_TELEMETRY.0, NO_TELEMETRY.1)
+            .envs([NO_TELEMETRY])
             .envs(KEPT_VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -128,7 +128,7 @@ fn call(
         .collect()
 }
 
-const BACKENDS: [&str; 2] = ["onnxruntime", "rten"];
+pub(crate) const BACKENDS: [&str; 2] = ["onnxruntime", "rten"];
 
 #[test]
 fn a_scalar_has_the_shape_of_a_scalar() {

@@ -49,6 +49,7 @@ pub(crate) struct Builder {
     config: String,
     /// What a shell does before it becomes the server.
     before: Option<String>,
+    program: Option<PathBuf>,
 }
 
 impl Builder {
@@ -61,6 +62,12 @@ impl Builder {
     /// Runs it as a user with this home, and with nothing else in its environment that points anywhere.
     pub(crate) fn home(mut self, path: &Path) -> Self {
         self.home = Some(path.to_owned());
+        self
+    }
+
+    /// Runs another file than the program under test.
+    pub(crate) fn program(mut self, path: &Path) -> Self {
+        self.program = Some(path.to_owned());
         self
     }
 
@@ -90,11 +97,12 @@ impl Builder {
         let config = data.path().join("test-config.toml");
         std::fs::write(&config, &self.config).unwrap();
         let log = std::fs::File::create(data.path().join("test-server.log")).unwrap();
+        let program = self.program.unwrap_or_else(|| PROGRAM.into());
         let mut command = match &self.before {
-            None => Command::new(PROGRAM),
+            None => Command::new(program),
             Some(before) => {
                 let mut shell = Command::new("sh");
-                shell.arg("-c").arg(format!("{before} && exec \"$0\" \"$@\"")).arg(PROGRAM);
+                shell.arg("-c").arg(format!("{before} && exec \"$0\" \"$@\"")).arg(program);
                 shell
             }
         };

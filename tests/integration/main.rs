@@ -10,6 +10,7 @@ mod clients;
 mod command_line;
 mod durability;
 mod gates;
+mod graph_gate;
 mod graphs;
 mod hostile_guests;
 mod known_answers;

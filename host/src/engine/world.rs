@@ -37,7 +37,8 @@ pub fn explain(component: &[u8], world: World) -> Option<String> {
     };
     let wanted = items(whole)?;
     let given = items(component)?;
-    for (item, given) in &given {
+    // Imports come before exports, whose types may follow from theirs.
+    for (item, given) in given.iter().rev() {
         let (direction, interface, name) = item;
         // Interfaces of WASI are not the world's own; wasmtime's words have to do for them.
         let known = wanted.keys().any(|(_, other, _)| other == interface);

@@ -1,6 +1,6 @@
 //! The element types of ONNX: their numbers, their names, and the datatypes they are to callers.
 
-use crate::tensor::Datatype;
+use crate::tensor::{Datatype, MAX_RANK, ShapeText};
 
 /// FLOAT.
 pub const FLOAT: i32 = 1;
@@ -124,6 +124,27 @@ pub fn bits(number: i32) -> Option<u64> {
         (None, 25 | 26) => Some(2),
         (None, _) => None,
     }
+}
+
+/// Why no tensor of `datatype` can have these axes, if so: their product, in bytes, must be a size that
+/// there can be. Engines multiply without looking, and read past what they have where it overflows.
+pub(super) fn impossible(dims: &[i64], datatype: i32) -> Option<String> {
+    if let Some(dim) = dims.iter().find(|dim| **dim < 0) {
+        return Some(format!("it has an axis of {dim}"));
+    }
+    if dims.len() > MAX_RANK {
+        return Some(format!("it has {} axes, over the limit of {MAX_RANK}", dims.len()));
+    }
+    // A zero is counted as one: not every engine looks for it before it multiplies.
+    let bytes = bits(datatype).unwrap_or(64).div_ceil(8);
+    let bytes = dims.iter().try_fold(bytes, |product, dim| {
+        product
+            .checked_mul(u64::try_from(*dim).ok()?.max(1))
+            .filter(|product| *product <= i64::MAX as u64)
+    });
+    bytes
+        .is_none()
+        .then(|| format!("its shape {} takes more bytes than there can be", ShapeText(dims)))
 }
 
 #[cfg(test)]

@@ -81,6 +81,8 @@ pub enum OnnxError {
     Structure,
     #[error("graph {direction} {name:?} cannot be served: {problem}")]
     Unservable { direction: Direction, name: String, problem: String },
+    #[error("tensor {tensor:?} cannot be: {problem}")]
+    Tensor { tensor: String, problem: String },
     #[error(
         "tensor {tensor:?} has its data in {location:?}: external data must name an asset of the same version; {source}"
     )]
@@ -130,6 +132,9 @@ impl Onnx {
         }
         let mut external = Vec::new();
         walk::tensors(&mut model, &mut |tensor| {
+            if let Some(problem) = elements::impossible(&tensor.dims, tensor.data_type()) {
+                return Err(OnnxError::Tensor { tensor: tensor.name().to_owned(), problem });
+            }
             external.extend(External::of(tensor)?);
             Ok(())
         })?;

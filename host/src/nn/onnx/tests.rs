@@ -44,6 +44,15 @@ fn every_datatype_and_a_scalar_are_in_the_signature() {
 }
 
 #[test]
+fn a_constant_of_a_shape_that_cannot_be_is_named() {
+    for dims in [vec![1 << 62, 4], vec![-1], vec![1 << 62, 8, 0], vec![1; 40]] {
+        let weights = TensorProto { dims, ..build::weights("w", &[1], &[1.0]) };
+        let error = Onnx::parse(build::add(weights).encode_to_vec().into()).unwrap_err();
+        assert!(error.to_string().starts_with("tensor \"w\" cannot be: it"), "{error}");
+    }
+}
+
+#[test]
 fn a_batch_is_one_name_on_axis_0_of_everything() {
     let batch = |x: &[Axis], y: &[Axis]| {
         let graph = build::graph(

@@ -1,0 +1,445 @@
+//! Hostile graphs: none reaches an engine in the server before a worker has survived it, and what was
+//! found out is not found out twice.
+
+use modelet_host::nn::onnx::proto::{
+    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
+    TensorProto, TypeProto, ValueInfoProto, type_proto,
+};
+use prost::Message as _;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::graphs::{BACKENDS, file, graph, node, value, with_external_weights};
+use crate::harness::{Server, eventually, model_file, signal, still_serves, with_mnist, worker_of};
+
+/// ONNX's numbers of INT64 and BOOL.
+const INT64: i32 = 7;
+const BOOL: i32 = 9;
+
+/// The metric that counts graph workers.
+const WORKERS: &str = "modelet_gate_worker_duration_seconds_count{gate=\"graph\"}";
+
+/// A server with MNIST that gives graphs two seconds of processor time.
+fn server() -> Server {
+    with_mnist(Server::builder().config("[gate]\ncpu_s = 2\n").start())
+}
+
+/// The graph is refused by `check` on this engine, with `words` in the answer.
+#[track_caller]
+fn refused(server: &Server, bytes: &[u8], backend: &str, check: &str, words: &[&str]) {
+    let counter = format!("modelet_publications_refused_total{{check=\"{check}\"}}");
+    let before = server.count(&counter);
+    let error = server.publish_onnx("m", "1", bytes, backend).error(400);
+    for word in words {
+        assert!(error.contains(word), "{backend}: {word:?} is not in {error:?}");
+    }
+    assert_eq!(server.count(&counter), before + 1, "{check}: {error}");
+    server.get("/api/v1/models/m").error(404);
+}
+
+fn typed(name: &str, elem_type: i32) -> ValueInfoProto {
+    let mut value = value(name, &[]);
+    let tensor = type_proto::Tensor { elem_type: Some(elem_type), shape: Some(Default::default()) };
+    value.r#type =
+        Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)), denotation: None });
+    value
+}
+
+fn integers(name: &str, dims: &[i64], values: &[i64]) -> TensorProto {
+    TensorProto {
+        name: Some(name.to_owned()),
+        dims: dims.to_vec(),
+        data_type: Some(INT64),
+        int64_data: values.to_vec(),
+        ..TensorProto::default()
+    }
+}
+
+/// A graph from `x` to `y`, of one element each, with constants.
+fn one_to_one(nodes: Vec<NodeProto>, initializer: Vec<TensorProto>) -> GraphProto {
+    let graph = graph(vec![value("x", &[1])], vec![value("y", &[-1])], nodes);
+    GraphProto { initializer, ..graph }
+}
+
+fn body(name: &str, graph: GraphProto) -> AttributeProto {
+    AttributeProto {
+        name: Some(name.to_owned()),
+        r#type: Some(5),
+        g: Some(Box::new(graph)),
+        ..AttributeProto::default()
+    }
+}
+
+/// A graph that doubles its input so many times.
+fn doubling(times: i64) -> Vec<u8> {
+    let inside = GraphProto {
+        name: Some("body".to_owned()),
+        input: vec![typed("i", INT64), typed("on", BOOL), value("v", &[1])],
+        output: vec![typed("still_on", BOOL), value("w", &[1])],
+        node: vec![
+            node("", "Identity", &["on"], &["still_on"]),
+            node("", "Add", &["v", "v"], &["w"]),
+        ],
+        ..GraphProto::default()
+    };
+    let mut repeat = node("", "Loop", &["times", "", "x"], &["y"]);
+    repeat.attribute.push(body("body", inside));
+    file(one_to_one(vec![repeat], vec![integers("times", &[], &[times])]))
+}
+
+#[test]
+fn an_endless_graph_is_refused_at_its_limit_of_processor_time() {
+    let server = server();
+    for backend in BACKENDS {
+        let words = ["made-up inputs", "processor time", "gate.cpu_s", backend];
+        refused(&server, &doubling(1 << 62), backend, "graph_run", &words);
+        // It is the number that makes it endless.
+        server.publish_onnx(backend, "1", &doubling(3), backend).ok();
+    }
+    still_serves(&server);
+}
+
+#[test]
+fn a_graph_that_runs_past_the_wall_clock_is_refused_with_that_limit() {
+    let server = with_mnist(Server::builder().config("[gate]\ntimeout_s = 2\n").start());
+    refused(&server, &doubling(1 << 62), "auto", "graph_run", &["gate.timeout_s"]);
+    still_serves(&server);
+}
+
+#[test]
+fn a_graph_that_asks_for_64_tebibytes_is_refused_at_its_limit_of_memory() {
+    let server = server();
+    let elements = integers("shape", &[1], &[1 << 44]);
+    let expand = node("", "Expand", &["x", "shape"], &["y"]);
+    let fill =
+        [node("", "ConstantOfShape", &["shape"], &["z"]), node("", "Add", &["x", "z"], &["y"])];
+    for backend in BACKENDS {
+        for nodes in [vec![expand.clone()], fill.to_vec()] {
+            let bytes = file(one_to_one(nodes, vec![elements.clone()]));
+            let counted = |check| {
+                server.count(&format!("modelet_publications_refused_total{{check=\"{check}\"}}"))
+            };
+            let before = counted("graph_run") + counted("graph_load");
+            let error = server.publish_onnx("m", "1", &bytes, backend).error(400);
+            assert!(error.contains("gate.memory_bytes"), "{backend}: {error}");
+            assert_eq!(counted("graph_run") + counted("graph_load"), before + 1);
+        }
+    }
+    still_serves(&server);
+}
+
+#[test]
+fn a_graph_that_ends_its_engines_process_ends_only_the_worker() {
+    // rten plans a graph by recursion, and a chain of this length overflows its stack.
+    const LENGTH: usize = 60_000;
+    let server = server();
+    let name = |index: usize| match index {
+        0 => "x".to_owned(),
+        LENGTH => "y".to_owned(),
+        index => index.to_string(),
+    };
+    let chain = (0..LENGTH).map(|i| node("", "Neg", &[&name(i)], &[&name(i + 1)])).collect();
+    let bytes = file(one_to_one(chain, Vec::new()));
+    refused(&server, &bytes, "rten", "graph_load", &["crashes the process", "SIGABRT"]);
+    still_serves(&server);
+}
+
+/// A branch inside a branch, so many times.
+fn nested(depth: usize) -> Vec<u8> {
+    let leaf = |output: &str| GraphProto {
+        name: Some("leaf".to_owned()),
+        output: vec![value(output, &[1])],
+        node: vec![node("", "Identity", &["x"], &[output])],
+        ..GraphProto::default()
+    };
+    let mut inner = leaf("0");
+    for level in 1..=depth {
+        let output = if level == depth { "y".to_owned() } else { level.to_string() };
+        let mut branch = node("", "If", &["on"], &[&output]);
+        branch.attribute.push(body("then_branch", inner));
+        branch.attribute.push(body("else_branch", leaf(&format!("else{level}"))));
+        inner = graph(Vec::new(), vec![value(&output, &[1])], vec![branch]);
+    }
+    inner.input = vec![value("x", &[1]), typed("on", BOOL)];
+    file(inner)
+}
+
+/// A model with a function whose body calls another one, by name.
+fn function(name: &str, calls: &str) -> FunctionProto {
+    let import = |domain: &str, version| OperatorSetIdProto {
+        domain: Some(domain.to_owned()),
+        version: Some(version),
+    };
+    FunctionProto {
+        name: Some(name.to_owned()),
+        domain: Some("com.example".to_owned()),
+        input: vec!["a".to_owned()],
+        output: vec!["b".to_owned()],
+        node: vec![node("com.example", calls, &["a"], &["b"])],
+        opset_import: vec![import("", 17), import("com.example", 1)],
+        ..FunctionProto::default()
+    }
+}
+
+fn changed(bytes: &[u8], change: impl FnOnce(&mut ModelProto)) -> Vec<u8> {
+    let mut model = ModelProto::decode(bytes).unwrap();
+    change(&mut model);
+    model.encode_to_vec()
+}
+
+/// Graphs that are odd in ways that parsers and engines were seen to fall over.
+fn odd_graphs() -> Vec<(&'static str, Vec<u8>)> {
+    let plain = file(one_to_one(vec![node("", "Neg", &["x"], &["y"])], Vec::new()));
+    let calls_a = file(one_to_one(vec![node("com.example", "A", &["x"], &["y"])], Vec::new()));
+    let constant = |dims: &[i64]| {
+        let add = node("", "Add", &["x", "w"], &["y"]);
+        let weights = TensorProto {
+            name: Some("w".to_owned()),
+            dims: dims.to_vec(),
+            data_type: Some(1),
+            raw_data: Some(vec![0; 4].into()),
+            ..TensorProto::default()
+        };
+        file(one_to_one(vec![add], vec![weights]))
+    };
+    let cycle = vec![node("", "Add", &["x", "b"], &["y"]), node("", "Neg", &["y"], &["b"])];
+    let step_zero = node("", "Slice", &["x", "zero", "one", "zero", "zero"], &["y"]);
+    let number = |name, value| integers(name, &[1], &[value]);
+    let slice = one_to_one(vec![step_zero], vec![number("zero", 0), number("one", 1)]);
+    let far = node("", "Gather", &["x", "index"], &["y"]);
+    vec![
+        ("nested", nested(25)),
+        ("too nested", nested(60)),
+        ("opset", changed(&plain, |model| model.opset_import[0].version = Some(i64::MAX))),
+        ("negative opset", changed(&plain, |model| model.opset_import[0].version = Some(-1))),
+        ("ir version", changed(&plain, |model| model.ir_version = Some(i64::MAX))),
+        ("no opset", changed(&plain, |model| model.opset_import.clear())),
+        ("calls itself", changed(&calls_a, |model| model.functions = vec![function("A", "A")])),
+        (
+            "calls each other",
+            changed(&calls_a, |model| {
+                model.functions = vec![function("A", "B"), function("B", "A")];
+            }),
+        ),
+        ("negative shape", constant(&[-1])),
+        ("overflowing shape", constant(&[1 << 62, 4])),
+        ("large shape", constant(&[1 << 40])),
+        ("short data", constant(&[1000])),
+        ("cycle", file(one_to_one(cycle, Vec::new()))),
+        ("step of zero", file(slice)),
+        ("far index", file(one_to_one(vec![far], vec![number("index", 1 << 40)]))),
+        ("no graph", changed(&plain, |model| model.graph = None)),
+    ]
+}
+
+#[test]
+fn odd_graphs_are_refused_or_served_and_never_hurt_the_server() {
+    let server = server();
+    for backend in BACKENDS {
+        for (name, bytes) in odd_graphs() {
+            let answer =
+                server.publish_onnx("odd", name.replace(' ', "-").as_str(), &bytes, backend);
+            assert!(matches!(answer.status, 201 | 400), "{backend}: {name}: {}", answer.status);
+        }
+        // Those of a model that is there already would be conflicts.
+        server.send("DELETE", "/api/v1/models/odd", &[], b"");
+    }
+    still_serves(&server);
+}
+
+#[test]
+fn a_constant_whose_size_overflows_is_refused_by_name() {
+    let server = server();
+    let overflowing = odd_graphs().into_iter().find(|(name, _)| *name == "overflowing shape");
+    for backend in BACKENDS {
+        let bytes = &overflowing.as_ref().unwrap().1;
+        refused(
+            &server,
+            bytes,
+            backend,
+            "graph_format",
+            &["\"w\"", "more bytes than there can be"],
+        );
+    }
+    still_serves(&server);
+}
+
+#[test]
+fn damaged_graphs_are_refused_or_served_and_never_hurt_the_server() {
+    const CUTS: usize = 12;
+    const FLIPS: usize = 24;
+    let server = server();
+    let whole = model_file("mnist.onnx");
+    let mut damaged: Vec<Vec<u8>> =
+        (0..CUTS).map(|cut| whole[..whole.len() * cut / CUTS].to_vec()).collect();
+    // Weights are most of the file and may be anything; structure is at its ends.
+    let mut place = 7usize;
+    for flip in 0..FLIPS {
+        place = (place * 31 + 17) % 1500;
+        let index = if flip % 2 == 0 { place } else { whole.len() - 1 - place };
+        let mut bytes = whole.clone();
+        bytes[index] ^= 1 << (flip % 8);
+        damaged.push(bytes);
+    }
+    let mut refusals = 0;
+    for (number, bytes) in damaged.iter().enumerate() {
+        let answer = server.publish_onnx("damaged", &number.to_string(), bytes, "auto");
+        assert!(matches!(answer.status, 201 | 400), "{number}: {}", answer.status);
+        refusals += usize::from(answer.status == 400);
+    }
+    assert!(refusals >= CUTS, "{refusals}");
+    still_serves(&server);
+}
+
+#[test]
+fn external_data_is_never_a_file_of_the_host() {
+    let server = server();
+    let digest = {
+        let document = server.get("/api/v1/models/mnist/versions/1").ok().json();
+        let digest = document["assets"]["model.onnx"]["digest"].as_str().unwrap().to_owned();
+        digest.strip_prefix("sha256:").unwrap().to_owned()
+    };
+    let blob = format!("blobs/sha256/{}/{digest}", &digest[..2]);
+    for location in
+        ["/etc/os-release", "../model.onnx", "../../etc/os-release", &format!("../{blob}")]
+    {
+        let bytes = with_external_weights(location);
+        refused(&server, &bytes, "auto", "graph_files", &["\"w\"", location]);
+    }
+    // Names that could be assets, of files that are there but not in this version.
+    for location in ["weights.bin", &blob, &digest] {
+        let bytes = with_external_weights(location);
+        refused(&server, &bytes, "auto", "graph_files", &[location, "no asset"]);
+    }
+    still_serves(&server);
+}
+
+#[test]
+fn external_data_that_is_too_short_is_refused_by_the_worker_too() {
+    let server = server();
+    let bytes = with_external_weights("w.bin");
+    let parts: [(&str, &[u8]); 2] = [("asset:model.onnx", &bytes), ("asset:w.bin", &[0; 4])];
+    let error = server.publish("m", "1", &parts).error(400);
+    assert!(error.contains("\"w\"") && error.contains("w.bin"), "{error}");
+    still_serves(&server);
+}
+
+#[test]
+fn an_operator_of_a_vendor_is_refused_by_name() {
+    let server = server();
+    let vendor = node("com.example", "Frobnicate", &["x"], &["y"]);
+    let bytes = file(one_to_one(vec![vendor], Vec::new()));
+    for backend in BACKENDS {
+        refused(&server, &bytes, backend, "graph_load", &["com.example::Frobnicate"]);
+    }
+    still_serves(&server);
+}
+
+#[test]
+fn a_graph_that_made_up_inputs_do_not_suit_is_published_with_a_warning() {
+    let server = server();
+    let shape = integers("shape", &[2], &[2, -1]);
+    let reshape = node("", "Reshape", &["x", "shape"], &["y"]);
+    let rows = graph(vec![value("x", &[-1])], vec![value("y", &[2, -1])], vec![reshape]);
+    let bytes = file(GraphProto { initializer: vec![shape], ..rows });
+    for backend in BACKENDS {
+        let published = server.publish_onnx(backend, "1", &bytes, backend).ok().json();
+        let warnings = published["warnings"].as_array().unwrap();
+        assert_eq!(warnings.len(), 1, "{published}");
+        let warning = warnings[0].as_str().unwrap();
+        assert!(warning.contains("made-up inputs") && warning.contains("model.onnx"), "{warning}");
+        let input = json!({ "name": "x", "datatype": "FP32", "shape": [4], "data": [1, 2, 3, 4] });
+        let path = format!("/v2/models/{backend}/infer");
+        let answer = server.post(&path, &json!({ "inputs": [input] })).ok().json();
+        assert_eq!(answer["outputs"][0]["shape"], json!([2, 2]));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("g.onnx");
+    std::fs::write(&path, &bytes).unwrap();
+    let output = server.cli(&["publish", "told", "1", "--onnx", path.to_str().unwrap()]);
+    assert!(output.stderr.contains("warning: the graph"), "{}", output.stderr);
+    assert_eq!(output.code, 0);
+}
+
+#[test]
+fn a_graph_worker_that_is_killed_fails_only_its_publication_and_leaves_no_verdict() {
+    let server = with_mnist(Server::builder().config("[gate]\ncpu_s = 600\n").start());
+    let endless = doubling(1 << 62);
+    for _ in 0..2 {
+        let workers = server.count(WORKERS);
+        std::thread::scope(|scope| {
+            let publication =
+                scope.spawn(|| server.publish_onnx("m", "1", &endless, "auto").error(400));
+            let mut worker = None;
+            eventually("a worker", || {
+                worker = worker_of(server.pid(), "graph-worker");
+                worker.is_some()
+            });
+            signal(worker.unwrap(), Signal::KILL);
+            let error = publication.join().unwrap();
+            assert!(error.contains("killed from outside"), "{error}");
+        });
+        assert_eq!(server.count(WORKERS), workers + 1);
+    }
+    server.publish_onnx("m", "1", &doubling(2), "auto").ok();
+    still_serves(&server);
+}
+
+#[test]
+fn a_verdict_is_found_out_once_for_all_models_and_restarts() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = || Server::builder().data_dir(folder.path()).config("[gate]\ncpu_s = 2\n").start();
+    let server = with_mnist(start());
+    assert_eq!(server.count(WORKERS), 1);
+    server.publish_onnx("other", "1", &model_file("mnist.onnx"), "auto").ok();
+    assert_eq!(server.count(WORKERS), 1);
+    // Another engine is another verdict; so is another graph, also one that is refused.
+    server.publish_onnx("other", "2", &model_file("mnist.onnx"), "rten").ok();
+    refused(&server, &doubling(1 << 62), "auto", "graph_run", &["gate.cpu_s"]);
+    assert_eq!(server.count(WORKERS), 3.0);
+    assert!(server.stop().success());
+
+    let server = start();
+    refused(&server, &doubling(1 << 62), "auto", "graph_run", &["gate.cpu_s"]);
+    still_serves(&server);
+    assert_eq!(server.count(WORKERS), 0);
+    assert!(server.stop().success());
+
+    // Verdicts that are damaged are found out again.
+    for entry in std::fs::read_dir(folder.path().join("verdicts")).unwrap() {
+        std::fs::write(entry.unwrap().path(), b"{\"key\":").unwrap();
+    }
+    let server = start();
+    still_serves(&server);
+    assert_eq!(server.count(WORKERS), 1);
+}
+
+#[test]
+fn a_refusal_by_a_limit_is_forgotten_when_the_limit_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = |config: &str| Server::builder().data_dir(folder.path()).config(config).start();
+    let mnist = model_file("mnist.onnx");
+    let server = start("[gate]\nmemory_bytes = 30000000\nmemory_per_graph_byte = 1\n");
+    let answer = server.publish_onnx("mnist", "1", &mnist, "rten");
+    assert!(matches!(answer.status, 400 | 503), "{}", answer.status);
+    assert!(server.stop().success());
+    let server = start("");
+    server.publish_onnx("mnist", "1", &mnist, "rten").ok();
+    still_serves(&server);
+}
+
+#[test]
+fn settings_of_the_gate_are_shown_with_their_reasons() {
+    let server = Server::builder().config("[gate]\ncpu_s = 2\n").start();
+    let settings = server.get("/api/v1/config").json();
+    let of = |key: &str| {
+        let all = settings["settings"].as_array().unwrap();
+        all.iter().find(|setting| setting["key"] == key).cloned().unwrap_or(Value::Null)
+    };
+    assert_eq!(of("gate.cpu_s")["value"], 2);
+    for key in
+        ["gate.memory_bytes", "gate.memory_per_graph_byte", "gate.timeout_s", "gate.verdicts"]
+    {
+        assert!(!of(key)["reason"].as_str().unwrap().is_empty(), "{key}");
+    }
+}
