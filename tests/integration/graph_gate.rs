@@ -396,7 +396,7 @@ fn a_verdict_is_found_out_once_for_all_models_and_restarts() {
     // Another engine is another verdict; so is another graph, also one that is refused.
     server.publish_onnx("other", "2", &model_file("mnist.onnx"), "rten").ok();
     refused(&server, &doubling(1 << 62), "auto", "graph_run", &["gate.cpu_s"]);
-    assert_eq!(server.count(WORKERS), 3.0);
+    assert_eq!(server.count(WORKERS), 3);
     assert!(server.stop().success());
 
     let server = start();
