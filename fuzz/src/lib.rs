@@ -54,7 +54,7 @@ pub struct Target {
 pub const TARGETS: [Target; 10] = [
     Target { name: "component", run: component, mutations: 50_000 },
     Target { name: "inflate", run: inflate, mutations: 20_000 },
-    Target { name: "journal", run: journal, mutations: 20_000 },
+    Target { name: "journal", run: journal, mutations: 10_000 },
     Target { name: "manifest", run: manifest, mutations: 500_000 },
     Target { name: "multipart", run: multipart, mutations: 100_000 },
     Target { name: "names", run: names, mutations: 100_000 },

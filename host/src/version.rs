@@ -221,6 +221,14 @@ mod tests {
     }
 
     #[test]
+    fn an_accuracy_is_read_to_the_last_digit() {
+        // serde_json's quick parser makes it 0.030000000000000002, and 0.03 the next time.
+        let text = r#"{"value":0.030000000000000004,"method":"f1"}"#;
+        let accuracy: Accuracy = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&accuracy).unwrap(), text);
+    }
+
+    #[test]
     fn dynamic_axes_accept_any_length_and_fixed_ones_only_their_own() {
         let spec = TensorSpec { name: "x".into(), datatype: Datatype::Fp32, shape: vec![-1, 3] };
         assert!(spec.accepts_shape(&[7, 3]));

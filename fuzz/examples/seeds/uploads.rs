@@ -31,8 +31,8 @@ fn manifests() -> Vec<Seed> {
         ("ok-full", MANIFEST),
         ("ok-empty", "{}"),
         (
-            "ok-long-number",
-            r#"{"annotations":{"accuracy":{"value":0.30000000000000004,"method":"f1"}}}"#,
+            "ok-last-digit",
+            r#"{"annotations":{"accuracy":{"value":0.030000000000000004,"method":"f1"}}}"#,
         ),
         ("ok-config", r#"{"config":{"":"","k":"\u0000\ud83d\ude00"},"task":null,"alias":null}"#),
         ("no-unknown-key", r#"{"backends":"rten"}"#),
