@@ -78,9 +78,12 @@ async fn infer(
     let decoding = decode::infer(head, body, &mut permit, limits, signature);
     let request = Account::time(&mut account.stages.decode, decoding).await?;
 
-    let deployment = host.deployments().get(version).await?;
+    let loading = host.deployments().get(version);
+    let deployment = Account::time(&mut account.stages.load, loading).await?;
     let acquiring = deployment.pool().acquire(deadline);
     let mut lease = Account::time(&mut account.stages.acquire, acquiring).await?;
+    account.stages.queue = lease.queued();
+    account.stages.acquire = account.stages.acquire.saturating_sub(lease.queued());
 
     let before = lease.instance().account.snapshot().buckets;
     let calling = call::infer(lease.instance(), request.inputs, signature, &account.id, deadline);

@@ -106,7 +106,9 @@ impl Pool {
     /// # Errors
     /// [`AcquireError`]; the call has not reached any guest.
     pub async fn acquire(self: &Arc<Self>, deadline: Instant) -> Result<Lease, AcquireError> {
+        let began = Instant::now();
         let permit = self.permit(deadline).await?;
+        let queued = began.elapsed();
         let mut instance = match self.pop() {
             Some(instance) => instance,
             None => Box::new(self.start(deadline).await?),
@@ -115,7 +117,7 @@ impl Pool {
         let graphs = self.starter.context.graphs.values().map(|graph| graph.account().lease());
         let objects = graphs.chain([self.code.lease()]).collect();
         let pool = Arc::clone(self);
-        Ok(Lease { instance: Some(instance), pool, _objects: objects, _permit: permit })
+        Ok(Lease { instance: Some(instance), pool, queued, _objects: objects, _permit: permit })
     }
 
     async fn permit(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, AcquireError> {
@@ -228,6 +230,8 @@ pub struct Lease {
     /// Always there until the lease ends.
     instance: Option<Box<Instance>>,
     pool: Arc<Pool>,
+    /// How long it was waited for while all instances were taken.
+    queued: Duration,
     /// The version's graphs and code, in use as long as the lease lasts.
     _objects: Vec<ObjectLease>,
     /// Given up after the instance is back, so that whoever waits for it finds the instance.
@@ -238,6 +242,11 @@ impl Lease {
     /// The instance.
     pub fn instance(&mut self) -> &mut Instance {
         self.instance.as_mut().expect("it is taken out only by give_back, which consumes the lease")
+    }
+
+    /// How long it was waited for while all instances were taken.
+    pub fn queued(&self) -> Duration {
+        self.queued
     }
 
     /// Returns the instance to its pool, unless it has served long enough.
