@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -17,7 +17,6 @@ use crate::http::body::Body;
 use crate::http::request_body::{self, RequestBody};
 use crate::http::route::{Called, Route, route};
 use crate::http::{authenticate, compress, decode, documents, encode, management, shed};
-use crate::tensor::total_bytes;
 
 /// Answers one request: accounts for what [`answer`] comes to.
 pub async fn respond(host: &Arc<Host>, request: Request<Incoming>) -> Response<Body> {
@@ -83,20 +82,17 @@ async fn infer(
     let permit = host.admission().admit(receiving)?;
     let deadline = permit.deadline();
 
-    let deployment = host.deployments().get(version, deadline).await?;
+    let loading = host.deployments().get(version, deadline);
+    let deployment = Account::time(&mut account.stages.load, loading).await?;
     deployment.check_quarantine()?;
     shed::pass(&called, &deployment, limits, permit.left())?;
-    let pool = deployment.pool();
-    let acquiring = pool.acquire(deadline);
-    let mut lease = Account::time(&mut account.stages.acquire, acquiring).await?;
+    let acquiring = deployment.pool().acquire(deadline);
+    let lease = Account::time(&mut account.stages.acquire, acquiring).await?;
+    account.leased(&lease);
 
-    let begun = Instant::now();
-    let turns = lease.instance().turns.clone();
-    let known_long = host.background().is_long(pool.guest_cost(), total_bytes(&request.inputs));
     let (version, id) = (Arc::clone(version), account.id.clone());
     let call = Call { lease, inputs: request.inputs, version, request: id, deadline };
-    let answer = host.background().finish(call.run(), &turns, known_long).await;
-    deployment.pace().record(begun.elapsed());
+    let answer = deployment.answer(call, host.background()).await;
     account.answered(&answer);
     let outputs = answer.outcome.map_err(|error| encode::call_failed(error, answer.met.refused))?;
 

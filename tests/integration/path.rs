@@ -9,7 +9,7 @@ use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 
 use crate::graphs::outer_sum;
 use crate::harness::{
-    Server, argmax, binary_f32, binary_request, floats, largest_difference, model_file,
+    Answer, Server, argmax, binary_f32, binary_request, floats, largest_difference, model_file,
 };
 
 const DIGIT: [usize; 4] = [1, 1, 28, 28];
@@ -96,11 +96,51 @@ fn an_answer_says_who_answered_and_how_long_it_took() {
     let answer = server.send("POST", "/v2/models/mnist/infer?test_1=1", &headers, &body).ok();
     assert_eq!(answer.headers["x-request-id"], "mine-1");
     assert_eq!(answer.headers["modelet-version"], "1");
-    for stage in ["decode", "acquire", "guest", "compute", "total"] {
+    for stage in ["decode", "queue", "acquire", "guest", "compute", "total"] {
         let timing = &answer.headers["server-timing"];
         assert!(timing.contains(&format!("{stage};dur=")), "{timing}");
     }
     assert_eq!(binary_f32(&answer).len(), 10);
+}
+
+/// Milliseconds of a stage, if the answer tells of it.
+fn stage(answer: &Answer, name: &str) -> Option<f64> {
+    let stages = answer.headers["server-timing"].split(", ");
+    let time = stages.filter_map(|stage| stage.split_once(";dur=")).find(|(key, _)| *key == name);
+    time.map(|(_, time)| time.parse().unwrap())
+}
+
+#[test]
+fn waiting_for_an_instance_and_loading_a_version_are_stages_of_their_own() {
+    const CALLERS: usize = 4;
+    let manifest = json!({ "backend": "rten", "pool": { "max_instances": 1 } }).to_string();
+    let graph = model_file("efficientnet-lite0.onnx");
+    let parts = [("manifest", manifest.as_bytes()), ("asset:model.onnx", &graph[..])];
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::builder().data_dir(data.path()).start();
+    server.publish("m", "1", &parts).ok();
+    assert!(server.stop().success());
+
+    let server = Server::builder().data_dir(data.path()).start();
+    let (headers, body) =
+        binary_request("image", &[1, 3, 224, 224], &floats(&model_file("coffee.f32")));
+    let headers: Vec<_> = headers.iter().map(|(k, v)| (*k, v.as_str())).collect();
+    let call = || server.send("POST", "/v2/models/m/infer", &headers, &body).ok();
+    assert!(stage(&call(), "load").is_some(), "the first call loads the version");
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..CALLERS).map(|_| scope.spawn(call)).collect();
+        callers.into_iter().map(|caller| caller.join().unwrap()).collect()
+    });
+    let queued: Vec<_> = answers.iter().map(|answer| stage(answer, "queue").unwrap()).collect();
+    let longest = queued.iter().copied().fold(0.0, f64::max);
+    let compute = answers.iter().map(|answer| stage(answer, "compute").unwrap());
+    // Of calls that take one instance in turn, some wait for at least one of the others.
+    assert!(longest >= compute.fold(f64::MAX, f64::min), "{queued:?}");
+    for answer in &answers {
+        assert_eq!(stage(answer, "load"), None);
+        assert!(stage(answer, "acquire") < Some(longest), "{queued:?}");
+    }
+    assert!(stage(&call(), "queue").unwrap() < longest);
 }
 
 #[test]

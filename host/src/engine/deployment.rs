@@ -13,8 +13,9 @@ use bytes::Bytes;
 use tokio::sync::OnceCell;
 use wasmtime::component::Component;
 
+use super::background::Background;
 use super::budget::{Budget, Slots};
-use super::call::{self, DescribeError};
+use super::call::{self, Call, Called, DescribeError};
 use super::compile::{CompileError, Compiled, Compiler};
 use super::instance::{Prepared, Starter};
 use super::pace::Pace;
@@ -31,6 +32,7 @@ use crate::nn::compute::Compute;
 use crate::nn::gate::{GraphFiles, GraphGate};
 use crate::nn::graph::{AssetSource, Graph, GraphError, GraphStore, is_graph};
 use crate::registry::{BlobStore, Snapshot, Version};
+use crate::tensor::total_bytes;
 use crate::version::{BackendChoice, BlobRef, PoolPolicy, Signature, VersionRecord};
 
 /// Everything a version is made of but its signature, which is found out by loading it.
@@ -173,6 +175,16 @@ impl Deployment {
     /// What its publisher should know and what does not keep it from serving.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// Has a call answered, in the background where it is long, and learns from how long it took.
+    pub async fn answer(&self, mut call: Call, background: &Background) -> Called {
+        let turns = call.lease.instance().turns.clone();
+        let known_long = background.is_long(self.pool.guest_cost(), total_bytes(&call.inputs));
+        let begun = Instant::now();
+        let answer = background.finish(call.run(), &turns, known_long).await;
+        self.pace.record(begun.elapsed());
+        answer
     }
 
     /// Asks the component what it takes and gives.

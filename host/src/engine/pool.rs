@@ -98,7 +98,9 @@ impl Pool {
     /// # Errors
     /// [`AcquireError`]; the call has not reached any guest.
     pub async fn acquire(self: &Arc<Self>, deadline: Instant) -> Result<Lease, AcquireError> {
+        let began = Instant::now();
         let permit = self.permit(deadline).await?;
+        let queued = began.elapsed();
         let mut instance = match self.pop() {
             Some(instance) => instance,
             None => Box::new(self.start(deadline).await?),
@@ -107,7 +109,7 @@ impl Pool {
         let graphs = self.starter.context.graphs.values().map(|graph| graph.account().lease());
         let objects = graphs.chain([self.code.lease()]).collect();
         let pool = Arc::clone(self);
-        Ok(Lease { instance: Some(instance), pool, _objects: objects, _permit: permit })
+        Ok(Lease { instance: Some(instance), pool, queued, _objects: objects, _permit: permit })
     }
 
     async fn permit(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, AcquireError> {
@@ -267,6 +269,8 @@ pub struct Lease {
     /// Always there until the lease ends.
     instance: Option<Box<Instance>>,
     pool: Arc<Pool>,
+    /// How long it was waited for while all instances were taken.
+    queued: Duration,
     /// The version's graphs and code, in use as long as the lease lasts.
     _objects: Vec<ObjectLease>,
     /// Given up after the instance is back, so that whoever waits for it finds the instance.
@@ -282,6 +286,11 @@ impl Lease {
     /// The pool it is from.
     pub fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    /// How long it was waited for while all instances were taken.
+    pub fn queued(&self) -> Duration {
+        self.queued
     }
 
     /// Returns the instance to its pool, unless it has served long enough.

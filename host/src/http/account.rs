@@ -57,12 +57,19 @@ impl RequestIds {
     }
 }
 
+/// From here on a version was loaded and not only found, which takes microseconds.
+const LEAST_LOAD: Duration = Duration::from_millis(1);
+
 /// How long the stages of an inference took.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Stages {
     /// Reading and decoding the body.
     pub decode: Duration,
-    /// Waiting for an instance, and starting one.
+    /// Making the version ready, if it was not.
+    pub load: Duration,
+    /// Waiting while all instances were taken.
+    pub queue: Duration,
+    /// Getting an instance, started if none was idle; without the wait for one.
     pub acquire: Duration,
     /// The guest's own code.
     pub guest: Duration,
@@ -104,6 +111,13 @@ impl Account {
             let metrics = self.metrics.version(&called.version.model, &called.version.name);
             self.called = Some((called.clone(), metrics));
         }
+    }
+
+    /// The request has got an instance.
+    pub fn leased(&mut self, lease: &crate::engine::pool::Lease) {
+        // Timed with what starting an instance took, and told apart from it.
+        self.stages.queue = lease.queued();
+        self.stages.acquire = self.stages.acquire.saturating_sub(lease.queued());
     }
 
     /// Takes in what a call came to.
@@ -181,16 +195,18 @@ impl Account {
     }
 
     fn server_timing(&self) -> String {
-        let Stages { decode, acquire, guest, compute } = self.stages;
-        let mut text = String::with_capacity(128);
+        let Stages { decode, load, queue, acquire, guest, compute } = self.stages;
+        let mut text = String::with_capacity(160);
+        let load = (load >= LEAST_LOAD).then_some(("load", load));
         let stages = [
-            ("decode", decode),
+            ("queue", queue),
             ("acquire", acquire),
             ("guest", guest),
             ("compute", compute),
             ("total", self.started.elapsed()),
         ];
-        for (index, (name, time)) in stages.into_iter().enumerate() {
+        let stages = [("decode", decode)].into_iter().chain(load).chain(stages);
+        for (index, (name, time)) in stages.enumerate() {
             let separator = if index == 0 { "" } else { ", " };
             // Writing to a string cannot fail.
             let _ = write!(text, "{separator}{name};dur={:.3}", time.as_secs_f64() * 1e3);
