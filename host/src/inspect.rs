@@ -93,13 +93,13 @@ pub fn refusal(steps: &[Step]) -> Option<&Step> {
 
 /// Steps as they are made.
 struct Steps {
-    left: std::vec::IntoIter<Check>,
+    left: std::iter::Copied<std::slice::Iter<'static, Check>>,
     made: Vec<Step>,
 }
 
 impl Steps {
     fn new(checks: &[Check]) -> Self {
-        Self { left: checks.to_vec().into_iter(), made: Vec::new() }
+        Self { left: checks.iter().copied(), made: Vec::new() }
     }
 
     /// All checks up to `last` passed; of `last` there is something to say.

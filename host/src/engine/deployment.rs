@@ -216,7 +216,7 @@ impl Deployment {
     /// Ends the quarantine of its graphs; `false` while runs of one still hang, which more would join.
     pub fn release_quarantine(&self) -> bool {
         // Every graph is asked, whatever the others answer.
-        self.graphs().fold(true, |released, graph| graph.release() && released)
+        self.graphs().filter(|graph| !graph.release()).count() == 0
     }
 
     /// What is promised to it: its minimum of instances.

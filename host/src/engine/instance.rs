@@ -123,11 +123,21 @@ pub fn reuse_limit(most: u64, id: u64) -> u64 {
 }
 
 impl Starter {
-    /// Starts an instance.
+    /// Starts an instance; where the host is full, idle ones of any version make room. Nobody waits for
+    /// room: what holds it are calls, and they may be waiting for this one.
     ///
     /// # Errors
     /// [`StartError`]; nothing of the attempt is left.
     pub async fn start(&self) -> Result<Instance, StartError> {
+        loop {
+            match self.try_start().await {
+                Err(StartError::HostFull { .. }) if self.budget.evict_idle() > 0 => {}
+                started => return started,
+            }
+        }
+    }
+
+    async fn try_start(&self) -> Result<Instance, StartError> {
         let charge = self.budget.take(self.slots);
         let charge = charge.map_err(|no_room| StartError::full(no_room, Limit::Instances))?;
         let account = self.ledger.instance(&self.row);

@@ -130,21 +130,10 @@ impl Pool {
     }
 
     async fn start(&self, deadline: Instant) -> Result<Instance, AcquireError> {
-        tokio::time::timeout_at(deadline, self.start_in_room())
+        tokio::time::timeout_at(deadline, self.starter.start())
             .await
             .map_err(|_| AcquireError::Deadline)?
             .map_err(AcquireError::Start)
-    }
-
-    /// Starts an instance; where the host is full, idle ones of any version make room. Nobody waits for
-    /// room: what holds it are calls, and they may be waiting for this one.
-    async fn start_in_room(&self) -> Result<Instance, StartError> {
-        loop {
-            match self.starter.start().await {
-                Err(StartError::HostFull { .. }) if self.starter.budget.evict_idle() > 0 => {}
-                started => return started,
-            }
-        }
     }
 
     /// Starts instances until there are `min_instances`.
@@ -153,7 +142,7 @@ impl Pool {
     /// The first that does not start.
     pub async fn fill(self: &Arc<Self>) -> Result<(), StartError> {
         while self.live() < self.policy.min_instances as usize {
-            let mut instance = self.start_in_room().await?;
+            let mut instance = self.starter.start().await?;
             instance.account.enter(Bucket::Idle);
             self.put(Box::new(instance));
         }
