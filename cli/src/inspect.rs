@@ -9,6 +9,7 @@ use modelet_host::version::{Signature, TensorSpec};
 use serde_json::{Value, json};
 
 use crate::args::InspectArgs;
+use crate::body;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::out::Out;
@@ -41,14 +42,9 @@ pub(crate) fn run(args: &InspectArgs, out: &Out) -> Result<Exit, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Failed, format!("no runtime: {error}")))?;
-    let found = runtime.block_on(look(args, config, worker)).map_err(|error| {
-        let exit = match &error {
-            InspectError::Read(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Exit::NotFound
-            }
-            _ => Exit::Failed,
-        };
-        Failure::new(exit, error.to_string()).at(file.clone())
+    let found = runtime.block_on(look(args, config, worker)).map_err(|error| match error {
+        InspectError::Read(error) => body::unreadable(&args.file, &error),
+        other => Failure::new(Exit::Failed, other.to_string()).at(file.clone()),
     })?;
     out.answer(&document(&file, &found), || table::plain(&text(&file, &found)))?;
     Ok(match inspect::refusal(found.steps()) {

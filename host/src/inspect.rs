@@ -98,7 +98,7 @@ struct Steps {
 }
 
 impl Steps {
-    fn new(checks: &[Check]) -> Self {
+    fn new(checks: &'static [Check]) -> Self {
         Self { left: checks.iter().copied(), made: Vec::new() }
     }
 

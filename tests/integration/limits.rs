@@ -227,7 +227,7 @@ const SHARE: &str =
 #[test]
 fn limits_on_guests_are_named_and_counted() {
     let server = with_mnist(
-        "[guest]\nmemory_bytes = 1000000\ntable_elements = 100\nhandles = 50\nlog_bytes = 20000\n\
+        "[guest]\nmemory_bytes = 1000000\ntable_elements = 100\nhandles = 20\nlog_bytes = 20000\n\
          tensor_bytes = 100000\nstart_timeout_ms = 500\n",
     );
     let request = json!({ "inputs": [{ "name": "image", "datatype": "FP32", "shape": DIGIT,
@@ -255,12 +255,14 @@ fn limits_on_guests_are_named_and_counted() {
         assert_eq!(answer.json()["limit"], limit, "{model}: {}", answer.error(500));
         assert_eq!(server.refusals(limit), 1);
     }
-    // Forty shares of 3,136 bytes are more tensors than a call may hold.
+    // Ten shares of 25,088 bytes are more tensors than a call may hold, and fewer handles.
     let shares = "(loop $on (drop (call $share (i32.load offset=8 (local.get 0))))
         (local.set $i (i32.add (local.get $i) (i32.const 1)))
-        (br_if $on (i32.lt_u (local.get $i) (i32.const 40)))) unreachable";
+        (br_if $on (i32.lt_u (local.get $i) (i32.const 10)))) unreachable";
     publish(&server, "tensors", &component(SHARE, "", shares), 1);
-    let answer = server.post("/v2/models/tensors/infer", &request);
+    let larger = json!({ "inputs": [{ "name": "image", "datatype": "FP32",
+        "shape": [8, 1, 28, 28], "data": vec![0; 8 * 784] }] });
+    let answer = server.post("/v2/models/tensors/infer", &larger);
     assert_eq!(answer.json()["limit"], "guest.tensor_bytes", "{}", answer.error(500));
     // A guest that talks too much is served; what it says is dropped.
     let chatter = format!(

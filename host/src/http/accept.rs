@@ -66,15 +66,24 @@ impl Connections {
     /// Accepts connections until `stop` resolves.
     pub async fn accept_until(&self, listener: &TcpListener, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
+        let mut failing = false;
         loop {
             let accepted = tokio::select! {
                 () = &mut stop => return,
                 accepted = self.accept(listener) => accepted,
             };
             match accepted {
-                Ok(accepted) => self.spawn(accepted),
+                Ok(accepted) => {
+                    if std::mem::take(&mut failing) {
+                        tracing::info!("connections are accepted again");
+                    }
+                    self.spawn(accepted);
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
+                    // Once an episode: it is tried again twenty times a second.
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(%error, "cannot accept a connection");
+                    }
                     tokio::time::sleep(ACCEPT_BACKOFF).await;
                 }
             }
