@@ -222,8 +222,8 @@ mod tests {
 
     #[test]
     fn an_accuracy_is_read_to_the_last_digit() {
-        // serde_json's quick parser makes it 0.030000000000000002, and 0.03 the next time.
-        let text = r#"{"value":0.030000000000000004,"method":"f1"}"#;
+        // serde_json's quicker parser, without its feature `float_roundtrip`, makes it 0.03.
+        let text = r#"{"value":0.030000000000000002,"method":"f1"}"#;
         let accuracy: Accuracy = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&accuracy).unwrap(), text);
     }
