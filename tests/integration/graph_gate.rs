@@ -10,7 +10,9 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::graphs::{BACKENDS, file, graph, node, value, with_external_weights};
-use crate::harness::{Server, eventually, model_file, signal, still_serves, with_mnist, worker_of};
+use crate::harness::{
+    Answer, Server, eventually, model_file, signal, still_serves, with_mnist, worker_of,
+};
 
 /// ONNX's numbers of INT64 and BOOL.
 const INT64: i32 = 7;
@@ -72,6 +74,17 @@ fn body(name: &str, graph: GraphProto) -> AttributeProto {
 
 /// A graph that doubles its input so many times.
 fn doubling(times: i64) -> Vec<u8> {
+    file(one_to_one(vec![repeat()], vec![integers("times", &[], &[times])]))
+}
+
+/// A graph that doubles its input as often as its caller says, which no gate can know.
+fn doubling_as_told() -> Vec<u8> {
+    let inputs = vec![value("x", &[1]), typed("times", INT64)];
+    file(graph(inputs, vec![value("y", &[-1])], vec![repeat()]))
+}
+
+/// Doubles `x` to `y`, as often as `times` says.
+fn repeat() -> NodeProto {
     let inside = GraphProto {
         name: Some("body".to_owned()),
         input: vec![typed("i", INT64), typed("on", BOOL), value("v", &[1])],
@@ -84,7 +97,59 @@ fn doubling(times: i64) -> Vec<u8> {
     };
     let mut repeat = node("", "Loop", &["times", "", "x"], &["y"]);
     repeat.attribute.push(body("body", inside));
-    file(one_to_one(vec![repeat], vec![integers("times", &[], &[times])]))
+    repeat
+}
+
+/// Calls [`doubling_as_told`].
+fn call(server: &Server, model: &str, times: i64) -> Answer {
+    let request = json!({ "inputs": [
+        { "name": "x", "datatype": "FP32", "shape": [1], "data": [1.0] },
+        { "name": "times", "datatype": "INT64", "shape": [], "data": [times] },
+    ] });
+    server.post(&format!("/v2/models/{model}/infer"), &request)
+}
+
+/// Runs that end only after hours, on a server that gives a run half a second.
+fn with_a_run_without_end(backend: &str) -> Server {
+    let config = "[compute]\ntimeout_ms = 500\ngrace_ms = 500\nthreads = 1\nshort_threads = 1\n";
+    let server = with_mnist(Server::builder().config(config).start());
+    server.publish_onnx("m", "1", &doubling_as_told(), backend).ok();
+    assert_eq!(call(&server, "m", 3).ok().json()["outputs"][0]["data"], json!([8.0]));
+    let error = call(&server, "m", i64::from(i32::MAX)).error(503);
+    assert!(error.contains("compute.timeout_ms"), "{error}");
+    server
+}
+
+#[test]
+fn a_run_without_end_is_stopped_where_the_engine_can_be_and_the_graph_serves_on() {
+    let server = with_a_run_without_end("onnxruntime");
+    assert_eq!(call(&server, "m", 3).ok().json()["outputs"][0]["data"], json!([8.0]));
+    server.get("/v2/models/m/ready").ok();
+    assert_eq!(server.metric("modelet_lost_compute_threads"), 0);
+    assert_eq!(server.refusals("compute.timeout_ms"), 1);
+    still_serves(&server);
+}
+
+#[test]
+fn a_run_that_cannot_be_stopped_costs_its_thread_and_quarantines_its_graph() {
+    let server = with_a_run_without_end("rten");
+    eventually("quarantine", || server.metric("modelet_quarantined_versions") == 1);
+    assert_eq!(server.metric("modelet_lost_compute_threads"), 1);
+    let refused = call(&server, "m", 3);
+    assert!(refused.headers.contains_key("retry-after"));
+    for answer in [refused, server.get("/v2/models/m/ready")] {
+        let error = answer.error(503);
+        assert!(error.contains("quarantined"), "{error}");
+    }
+    let shown = server.get("/api/v1/models/m/versions/1").ok().json();
+    assert_eq!(shown["state"], "quarantined");
+    let release = server.cli(&["release", "m@1"]);
+    assert_eq!(release.code, 4, "{}", release.stderr);
+    assert!(release.stderr.contains("still goes on"), "{}", release.stderr);
+    assert_eq!(server.cli(&["release", "mnist@1"]).code, 4);
+    // Its thread was replaced: others are served as before, and the server ends when it is told to.
+    still_serves(&server);
+    assert!(server.stop().success());
 }
 
 #[test]
