@@ -317,7 +317,9 @@ async fn receive(host: &Arc<Host>, parts: &mut Multipart) -> Result<Upload, Erro
             manifest = Some(read_manifest(field).await?);
         } else if name == "component" {
             once(&name, component.is_some())?;
-            let (blob, lease) = store(host, field, limits.component_bytes, &name).await?;
+            let (blob, lease) =
+                store(host, field, (limits.component_bytes, "limits.component_bytes"), &name)
+                    .await?;
             component = Some(blob);
             leases.push(lease);
         } else if let Some(asset) = name.strip_prefix("asset:") {
@@ -329,7 +331,8 @@ async fn receive(host: &Arc<Host>, parts: &mut Multipart) -> Result<Upload, Erro
                 let text = format!("a version has at most {limit} assets (limits.assets)");
                 return Err(Error::new(Kind::TooLarge, text));
             }
-            let (blob, lease) = store(host, field, limits.asset_bytes, &name).await?;
+            let (blob, lease) =
+                store(host, field, (limits.asset_bytes, "limits.asset_bytes"), &name).await?;
             assets.insert(asset, blob);
             leases.push(lease);
         } else {
@@ -370,11 +373,11 @@ async fn read_manifest(mut field: Field<'_>) -> Result<Manifest, Error> {
     })
 }
 
-/// Streams a part into a blob; memory holds some chunks of it at a time.
+/// Streams a part into a blob, up to a limit by its key; memory holds some chunks of it at a time.
 async fn store(
     host: &Arc<Host>,
     mut field: Field<'_>,
-    limit: u64,
+    (limit, key): (u64, &'static str),
     name: &str,
 ) -> Result<(BlobRef, BlobLease), Error> {
     let (chunks, mut arriving) = tokio::sync::mpsc::channel::<Bytes>(CHUNKS_WAITING);
@@ -400,7 +403,13 @@ async fn store(
     let _ = whole.send(());
     drop(chunks);
     let written = writing.await.map_err(Error::internal)?;
-    let stored = written.map_err(|error: BlobError| blob_error(error).at(place))?;
+    let stored = written.map_err(|error| match error {
+        BlobError::TooLarge { .. } => {
+            let text = format!("the part has more than the limit of {limit} bytes ({key})");
+            Error::new(Kind::TooLarge, text).at(place)
+        }
+        error => blob_error(error).at(place),
+    })?;
     stored.ok_or_else(|| Error::internal("an upload ended without being whole"))
 }
 
