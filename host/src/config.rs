@@ -191,7 +191,7 @@ settings! {
     gate: RawGate -> GateSettings {
         /// Bytes of address space of a graph worker, beside what its graph takes: the engine's library, stacks, and what a run on made-up inputs needs.
         memory_bytes: u64 = 2 << 30;
-        /// Times a graph's bytes that a graph worker may take beside that; reading, parsing, inlining, optimising and packing it keep up to six copies at once.
+        /// Times a graph's bytes that a graph worker may take beside that; two copies at once while it is loaded (measured, 1.5 GB), and four more where weights of a byte are unfolded to FP32.
         memory_per_graph_byte: u64 = 6;
         /// Seconds of processor time of a graph worker; loading 2 GiB and running it once takes less, an endless graph takes all.
         cpu_s: u64 = 60;

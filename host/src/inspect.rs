@@ -93,13 +93,13 @@ pub fn refusal(steps: &[Step]) -> Option<&Step> {
 
 /// Steps as they are made.
 struct Steps {
-    left: std::iter::Copied<std::slice::Iter<'static, Check>>,
+    left: std::slice::Iter<'static, Check>,
     made: Vec<Step>,
 }
 
 impl Steps {
     fn new(checks: &'static [Check]) -> Self {
-        Self { left: checks.iter().copied(), made: Vec::new() }
+        Self { left: checks.iter(), made: Vec::new() }
     }
 
     /// All checks up to `last` passed; of `last` there is something to say.
@@ -115,7 +115,7 @@ impl Steps {
     }
 
     fn until(&mut self, last: Check) {
-        for check in self.left.by_ref().take_while(|check| *check != last) {
+        for check in self.left.by_ref().copied().take_while(|check| *check != last) {
             let detail = check.claim().to_owned();
             self.made.push(Step { check, outcome: Outcome::Ok, detail });
         }
@@ -123,7 +123,7 @@ impl Steps {
 
     /// All steps; what is left was not made, for this reason.
     fn finish(mut self, reason: &str) -> Vec<Step> {
-        for check in self.left {
+        for check in self.left.copied() {
             let (outcome, detail) = (Outcome::NotChecked, reason.to_owned());
             self.made.push(Step { check, outcome, detail });
         }

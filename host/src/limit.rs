@@ -147,6 +147,19 @@ mod tests {
         ("compile.memory_bytes", "kills the worker; the publisher is told, as for a bad component"),
         ("compile.cpu_s", "kills the worker; the publisher is told, as for a bad component"),
         ("compile.timeout_s", "kills the worker; the publisher is told, as for a bad component"),
+        (
+            "gate.memory_bytes",
+            "ends the trial of a graph; the publisher is told, and it is counted by check",
+        ),
+        (
+            "gate.cpu_s",
+            "ends the trial of a graph; the publisher is told, and it is counted by check",
+        ),
+        (
+            "gate.timeout_s",
+            "ends the trial of a graph; the publisher is told, and it is counted by check",
+        ),
+        ("gate.verdicts", "is how much is remembered; more is found out again"),
         ("engine.keep_resident_bytes", "is a trade of memory for speed and refuses nothing"),
         ("engine.foreground_ms", "moves a call to other threads and refuses nothing"),
         ("compute.threads", "is how much there is, and refuses nothing"),

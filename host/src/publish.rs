@@ -393,7 +393,7 @@ async fn read_manifest(mut field: Field<'_>) -> Result<Manifest, Error> {
     })
 }
 
-/// Streams a part into a blob; memory holds some chunks of it at a time.
+/// Streams a part into a blob, up to a limit by its key; memory holds some chunks of it at a time.
 async fn store(
     host: &Arc<Host>,
     mut field: Field<'_>,

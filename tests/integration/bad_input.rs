@@ -354,8 +354,8 @@ fn a_client_that_writes_all_before_it_reads_learns_why_it_was_refused() {
         ("POST", "/nope", &length(body), body, 404),
         ("POST", "/healthz", &length(body), body, 405),
         ("PUT", upload, &form, body, 400),
-        ("PUT", "/api/v1/models/m/versions/1", &length(body), body, 400),
-        ("POST", "/api/v1/nope", &length(body), body, 404),
+        ("PUT", "/api/v1/models/m/versions/1", &length(body), body, 413),
+        ("POST", "/api/v1/nope", &length(body), body, 413),
     ] {
         write_then_read(&server, method, path, headers, body).error(status);
     }

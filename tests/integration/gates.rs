@@ -9,8 +9,8 @@ use serde_json::json;
 
 use crate::graphs::{file, graph, node, value, with_external_weights};
 use crate::harness::{
-    Answer, Guest, SAME_AS_GRAPH, Server, cli, component, eventually, is_running, model_file,
-    models, signal, still_serves, with_mnist, worker_of,
+    Answer, Guest, SAME_AS_GRAPH, Server, cli, component, eventually, model_file, models, signal,
+    still_serves, with_mnist, worker_of,
 };
 
 /// A server with MNIST, whose guests get little.
@@ -113,7 +113,7 @@ fn a_component_that_the_pool_has_no_room_for_is_refused_with_the_limit() {
     };
     refused(Guest { fields: "(table 30000 funcref)", ..Guest::default() }, &["30000", "20000"]);
     let memories = "(memory 1)".repeat(4);
-    refused(Guest { fields: &memories, ..Guest::default() }, &["memories", "4"]);
+    refused(Guest { fields: &memories, ..Guest::default() }, &["memories count of 5"]);
     refused(Guest { pages: 100, ..Guest::default() }, &["6553600", "guest.memory_bytes"]);
     still_serves(&server);
 }
@@ -160,29 +160,30 @@ fn a_describe_that_traps_spins_eats_or_lies_is_refused_with_what_it_did() {
     still_serves(&server);
 }
 
-/// A component that takes seconds and gigabytes to compile: long functions with all values alive.
-fn bomb() -> Vec<u8> {
-    const FUNCTIONS: usize = 40;
-    const STEPS: usize = 20_000;
+/// A component that takes seconds to compile for its many long functions, and memory for the length of
+/// each.
+fn bomb(functions: usize, steps: usize) -> Vec<u8> {
     let mut fields = String::new();
-    for function in 0..FUNCTIONS {
-        let _ = write!(fields, "(func (param i32) (result i32) ");
-        fields.push_str("(local.get 0) (i32.load) ");
-        for step in 0..STEPS {
-            let _ = write!(
-                fields,
-                "(block (br_if 0 (local.get 0)) (i32.store (local.get 0) (i32.const {step}))) "
-            );
+    for function in 0..functions {
+        fields.push_str("(func (param i32) (result i32) (local.get 0) (i32.load) ");
+        for step in 0..steps {
+            let store = format!("(i32.store (local.get 0) (i32.const {step}))");
+            let _ = write!(fields, "(block (br_if 0 (local.get 0)) {store}) ");
         }
         let _ = write!(fields, "(i32.const {function}) i32.add)");
     }
     Guest { fields: &fields, ..Guest::default() }.build()
 }
 
+/// One that takes seconds.
+fn slow_bomb() -> Vec<u8> {
+    bomb(40, 20_000)
+}
+
 #[test]
 fn a_compile_bomb_is_given_up_at_its_limit_of_processor_time_and_not_tried_again() {
     let server = with_mnist(Server::builder().config("[compile]\ncpu_s = 1\n").start());
-    let bomb = bomb();
+    let bomb = slow_bomb();
     let workers = "modelet_gate_worker_duration_seconds_count{gate=\"component\"}";
     let before = server.count(workers);
     for _ in 0..2 {
@@ -196,21 +197,22 @@ fn a_compile_bomb_is_given_up_at_its_limit_of_processor_time_and_not_tried_again
 fn a_compile_bomb_is_given_up_at_its_limit_of_memory() {
     let config = "[compile]\nmemory_bytes = 400000000\n";
     let server = with_mnist(Server::builder().config(config).start());
-    refused(&server, &bomb(), "compile", &["memory", "compile.memory_bytes"]);
+    let bomb = bomb(1, 300_000);
+    refused(&server, &bomb, "compile", &["memory", "compile.memory_bytes"]);
     still_serves(&server);
 }
 
 #[test]
 fn a_compile_bomb_is_given_up_at_its_limit_of_time() {
     let server = with_mnist(Server::builder().config("[compile]\ntimeout_s = 1\n").start());
-    refused(&server, &bomb(), "compile", &["compile.timeout_s"]);
+    refused(&server, &slow_bomb(), "compile", &["compile.timeout_s"]);
     still_serves(&server);
 }
 
 #[test]
 fn a_compile_worker_that_is_killed_fails_only_its_publication() {
     let server = server();
-    let bomb = bomb();
+    let bomb = slow_bomb();
     std::thread::scope(|scope| {
         let publication = scope.spawn(|| publish(&server, &bomb).error(400));
         let mut worker = None;
@@ -224,27 +226,6 @@ fn a_compile_worker_that_is_killed_fails_only_its_publication() {
     });
     publish(&server, &component("unreachable")).ok();
     still_serves(&server);
-}
-
-#[test]
-fn a_worker_dies_with_its_server() {
-    let mut server = server();
-    let bomb = bomb();
-    let (url, mut worker) = (server.url().to_owned(), None);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let (content_type, body) = crate::harness::multipart(&[("component", &bomb)]);
-            let url = format!("{url}/api/v1/models/m/versions/1");
-            // Its server is killed under it.
-            let _ = crate::harness::send(&url, "PUT", &[("content-type", &content_type)], &body);
-        });
-        eventually("a worker", || {
-            worker = worker_of(server.pid(), "compile-worker");
-            worker.is_some()
-        });
-        server.kill();
-    });
-    eventually("the worker's end", || !is_running(worker.unwrap()));
 }
 
 #[test]
@@ -324,7 +305,7 @@ fn inspecting_a_component_runs_the_gate_and_says_how_far_it_came() {
         assert!(text.stdout.contains("refused") && text.stdout.contains(word), "{}", text.stdout);
     }
     let settings = written(&folder, "tight.toml", b"[compile]\ncpu_s = 1\n");
-    let bomb = written(&folder, "bomb.wasm", &bomb());
+    let bomb = written(&folder, "bomb.wasm", &slow_bomb());
     let (report, code) = inspected(&bomb, &["--config", &settings]);
     assert_eq!((code, outcome(&report, "compile")), (5, "refused"), "{report}");
     assert_eq!(cli(&["inspect", "/no/such/file"], &[]).code, 3);

@@ -11,10 +11,12 @@ use serde_json::{Value, json};
 
 use crate::graphs::{BACKENDS, file, graph, node, value, with_external_weights};
 use crate::harness::{
-    Answer, Server, eventually, model_file, signal, still_serves, with_mnist, worker_of,
+    Answer, Server, eventually, is_running, model_file, multipart, send, signal, still_serves,
+    with_mnist, worker_of,
 };
 
-/// ONNX's numbers of INT64 and BOOL.
+/// ONNX's numbers of INT32, INT64 and BOOL.
+const INT32: i32 = 6;
 const INT64: i32 = 7;
 const BOOL: i32 = 9;
 
@@ -194,8 +196,8 @@ fn a_graph_that_asks_for_64_tebibytes_is_refused_at_its_limit_of_memory() {
 }
 
 #[test]
-fn a_graph_that_ends_its_engines_process_ends_only_the_worker() {
-    // rten plans a graph by recursion, and a chain of this length overflows its stack.
+fn a_graph_that_overflows_its_engines_stack_ends_only_the_worker() {
+    // rten plans a graph by recursion.
     const LENGTH: usize = 60_000;
     let server = server();
     let name = |index: usize| match index {
@@ -206,6 +208,67 @@ fn a_graph_that_ends_its_engines_process_ends_only_the_worker() {
     let chain = (0..LENGTH).map(|i| node("", "Neg", &[&name(i)], &[&name(i + 1)])).collect();
     let bytes = file(one_to_one(chain, Vec::new()));
     refused(&server, &bytes, "rten", "graph_load", &["crashes the process", "SIGABRT"]);
+    still_serves(&server);
+}
+
+/// `y` is the least INT32 over `x - 1`: an overflow for the made-up input 0, which is a signal of the
+/// processor where the engine does not look first.
+fn overflowing_division() -> Vec<u8> {
+    let number = |name: &str, value: i32| TensorProto {
+        name: Some(name.to_owned()),
+        dims: vec![1],
+        data_type: Some(INT32),
+        int32_data: vec![value],
+        ..TensorProto::default()
+    };
+    let mut cast = node("", "Cast", &["x"], &["i"]);
+    cast.attribute.push(AttributeProto {
+        name: Some("to".to_owned()),
+        r#type: Some(2),
+        i: Some(i64::from(INT32)),
+        ..AttributeProto::default()
+    });
+    let nodes = vec![
+        cast,
+        node("", "Sub", &["i", "one"], &["d"]),
+        node("", "Div", &["least", "d"], &["q"]),
+        node("", "Cast", &["q"], &["y"]),
+    ];
+    let mut graph = one_to_one(nodes, vec![number("one", 1), number("least", i32::MIN)]);
+    let mut back = graph.node[0].attribute.clone();
+    back[0].i = Some(1);
+    graph.node[3].attribute = back;
+    file(graph)
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_graph_that_makes_its_engine_crash_ends_only_the_worker() {
+    let server = server();
+    let words = ["crashes the process", "SIGFPE"];
+    refused(&server, &overflowing_division(), "onnxruntime", "graph_run", &words);
+    still_serves(&server);
+}
+
+#[test]
+fn a_model_whose_functions_call_two_of_the_next_is_given_up_while_it_is_loaded() {
+    let server = server();
+    let functions: Vec<_> = (0..40)
+        .map(|level| {
+            let (name, next) = (format!("F{level}"), format!("F{}", level + 1));
+            let mut function = function(&name, &next);
+            function.node[0].output = vec!["half".to_owned()];
+            function.node.push(node("com.example", &next, &["half"], &["b"]));
+            function
+        })
+        .chain([FunctionProto {
+            node: vec![node("", "Neg", &["a"], &["b"])],
+            ..function("F40", "")
+        }])
+        .collect();
+    let calls = file(one_to_one(vec![node("com.example", "F0", &["x"], &["y"])], Vec::new()));
+    let bytes = changed(&calls, |model| model.functions = functions);
+    refused(&server, &bytes, "onnxruntime", "graph_load", &["loading it", "gate."]);
     still_serves(&server);
 }
 
@@ -451,6 +514,26 @@ fn a_graph_worker_that_is_killed_fails_only_its_publication_and_leaves_no_verdic
 }
 
 #[test]
+fn a_worker_dies_with_its_server() {
+    let mut server = with_mnist(Server::builder().config("[gate]\ncpu_s = 600\n").start());
+    let endless = doubling(1 << 62);
+    let (url, mut worker) = (format!("{}/api/v1/models/m/versions/1", server.url()), None);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (content_type, body) = multipart(&[("asset:model.onnx", &endless)]);
+            // Its server is killed under it.
+            let _ = send(&url, "PUT", &[("content-type", &content_type)], &body);
+        });
+        eventually("a worker", || {
+            worker = worker_of(server.pid(), "graph-worker");
+            worker.is_some()
+        });
+        server.kill();
+    });
+    eventually("the worker's end", || !is_running(worker.unwrap()));
+}
+
+#[test]
 fn a_verdict_is_found_out_once_for_all_models_and_restarts() {
     let folder = tempfile::tempdir().unwrap();
     let start = || Server::builder().data_dir(folder.path()).config("[gate]\ncpu_s = 2\n").start();
@@ -483,14 +566,15 @@ fn a_verdict_is_found_out_once_for_all_models_and_restarts() {
 fn a_refusal_by_a_limit_is_forgotten_when_the_limit_changes() {
     let folder = tempfile::tempdir().unwrap();
     let start = |config: &str| Server::builder().data_dir(folder.path()).config(config).start();
-    let mnist = model_file("mnist.onnx");
-    let server = start("[gate]\nmemory_bytes = 30000000\nmemory_per_graph_byte = 1\n");
-    let answer = server.publish_onnx("mnist", "1", &mnist, "rten");
-    assert!(matches!(answer.status, 400 | 503), "{}", answer.status);
+    // 200 MB, beside which a worker of rten takes less than 100.
+    let elements = integers("shape", &[1], &[50_000_000]);
+    let expand = node("", "Expand", &["x", "shape"], &["y"]);
+    let bytes = file(one_to_one(vec![expand], vec![elements]));
+    let server = start("[gate]\nmemory_bytes = 250000000\n");
+    refused(&server, &bytes, "rten", "graph_run", &["gate.memory_bytes"]);
     assert!(server.stop().success());
     let server = start("");
-    server.publish_onnx("mnist", "1", &mnist, "rten").ok();
-    still_serves(&server);
+    server.publish_onnx("m", "1", &bytes, "rten").ok();
 }
 
 #[test]

@@ -21,6 +21,10 @@ use crate::nn::compute::{Compute, Payer};
 /// Bytes a guest may hand over in one host call beyond the tensors themselves: names, shapes, lists.
 const HOSTCALL_SLACK_BYTES: u64 = 1 << 20;
 
+/// Handles that the engine allows beyond `guest.handles`: our own table refuses first, by name, and a
+/// component has some of its own besides.
+const HANDLES_SLACK: usize = 256;
+
 /// A component that has been checked against a world and linked, ready to start instances from.
 #[derive(Clone)]
 pub enum Prepared {
@@ -164,7 +168,8 @@ impl Starter {
         store.limiter(|state| &mut state.limiter);
         let hostcall = self.settings.tensor_bytes.saturating_add(HOSTCALL_SLACK_BYTES);
         store.set_hostcall_fuel(usize::try_from(hostcall).unwrap_or(usize::MAX));
-        store.set_max_component_handles(self.settings.handles as usize);
+        let handles = (self.settings.handles as usize).saturating_add(HANDLES_SLACK);
+        store.set_max_component_handles(handles);
         store.set_epoch_deadline(1);
         // tokio's own yield lets its I/O driver run; wasmtime's wakes itself at once and starves it.
         store.epoch_deadline_callback(|store| {

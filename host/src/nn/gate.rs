@@ -368,6 +368,14 @@ fn attempt(task: &Task, output: &mut (dyn Write + Send)) -> Result<Line, String>
             .map(Bytes::from)
             .map_err(|error| format!("{} cannot be read: {error}", path.display()))
     };
+    let backends = match &task.library {
+        Some(library) => {
+            Backends::discover(&Search { configured: Some(library.clone()), ..Search::default() })
+        }
+        None => Backends::embedded(),
+    };
+    // Before the graph is read: what loading adds is told with what its file no longer takes.
+    let before = resident_bytes();
     say(output, &Line::Begins(Check::GraphFormat))?;
     let onnx = match Onnx::parse(read(&task.model)?) {
         Ok(onnx) => onnx,
@@ -392,14 +400,8 @@ fn attempt(task: &Task, output: &mut (dyn Write + Send)) -> Result<Line, String>
     };
     drop(external);
     say(output, &Line::Begins(Check::GraphLoad))?;
-    let backends = match &task.library {
-        Some(library) => {
-            Backends::discover(&Search { configured: Some(library.clone()), ..Search::default() })
-        }
-        None => Backends::embedded(),
-    };
     let options = LoadOptions { intra_op_threads: task.threads };
-    let (before, started) = (resident_bytes(), Instant::now());
+    let started = Instant::now();
     let graph = match backends.load(task.backend, model, &signature, &options) {
         Ok(graph) => graph,
         Err(error) if error.kind() == LoadErrorKind::Unavailable => return Err(error.to_string()),
