@@ -4,11 +4,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// A new run counts for one part in this many of the average.
+/// A new value counts for one part in this many of the average: slow enough to pass over a single odd
+/// one, fast enough to follow a model whose inputs change.
 const WEIGHT: u64 = 8;
 
-/// A moving average over the runs of one graph, or the calls of one version. Written by several threads without a lock: a run that
-/// is lost between two of them is as good as one that was never made.
+/// Moving averages over the runs of one graph, or the calls of one version.
 #[derive(Debug, Default)]
 pub struct Cost {
     /// Nanoseconds of a run; 0 before the first.
@@ -38,7 +38,9 @@ impl Cost {
     }
 }
 
-fn blend(average: &AtomicU64, new: u64) {
+/// Takes `new` into a moving average, which is 0 before its first value. Of two values that come at
+/// once one may be lost: an average does not mind.
+pub(crate) fn blend(average: &AtomicU64, new: u64) {
     let old = average.load(Ordering::Relaxed);
     let blended = match old {
         0 => new,

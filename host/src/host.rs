@@ -176,9 +176,10 @@ impl Host {
         );
         let gate = GraphGate::new(trials, Arc::clone(&verdicts));
         let graphs = graph_store(&config, backends, options, &ledger);
-        let engine = Engine::new(&config.engine)
-            .map_err(|error| no_engine(error, &config.engine, crate::process::address_space()))?;
-        let engine = Arc::new(engine);
+        let engine =
+            Arc::new(Engine::new(&config.engine).map_err(|error| {
+                no_engine(error, &config.engine, crate::process::address_space())
+            })?);
         let compiler = Compiler::open(
             Arc::clone(&engine),
             data_dir.compiled(),
@@ -201,10 +202,7 @@ impl Host {
             compute: threads.handle(),
             ledger: Arc::clone(&ledger),
             guest: config.guest.clone(),
-            budget: Arc::new(Budget::new(
-                Slots::of_engine(&config.engine),
-                share_of_memory(config.engine.memory_bytes, GUEST_MEMORY_PART),
-            )),
+            budget: Arc::new(budget(&config)),
             queue_length: config.limits.queue_length,
         }));
         Ok(Arc::new(Self {
@@ -470,6 +468,12 @@ fn log_opened(opened: &OpenReport) {
             "the registry is read-only: models are served, changes are refused"
         );
     }
+}
+
+/// What all instances may take together.
+fn budget(config: &Config) -> Budget {
+    let memory_bytes = share_of_memory(config.engine.memory_bytes, GUEST_MEMORY_PART);
+    Budget::new(Slots::of_engine(&config.engine), memory_bytes)
 }
 
 fn wall_ms() -> u64 {

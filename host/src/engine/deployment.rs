@@ -3,6 +3,9 @@
 //! A version is loaded at its first call (or when it is published), once however many calls want it,
 //! and unloaded when it is no longer in the registry's snapshot.
 
+mod load_error;
+mod room;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,13 +19,12 @@ use wasmtime::component::Component;
 use super::background::Background;
 use super::budget::{Budget, Slots};
 use super::call::{self, Call, Called, DescribeError};
-use super::compile::{CompileError, Compiled, Compiler};
+use super::compile::{Compiled, Compiler};
 use super::instance::{Prepared, Starter};
 use super::pace::Pace;
 use super::pool::Pool;
 use super::state::VersionContext;
 use super::{Engine, gate, world};
-use crate::checks::Check;
 use crate::config::{GuestSettings, KeyValues};
 use crate::digest::Digest;
 use crate::ledger::{Booking, Ledger, ObjectKind};
@@ -34,6 +36,8 @@ use crate::nn::graph::{AssetSource, Graph, GraphError, GraphStore, is_graph};
 use crate::registry::{BlobStore, Snapshot, Version};
 use crate::tensor::total_bytes;
 use crate::version::{BackendChoice, BlobRef, PoolPolicy, Signature, VersionRecord};
+
+pub use self::load_error::LoadError;
 
 /// Everything a version is made of but its signature, which is found out by loading it.
 #[derive(Debug, Clone)]
@@ -84,63 +88,6 @@ impl From<&Version> for Candidate {
             backend: record.backend,
             config: record.config.clone(),
             pool: record.pool.clone(),
-        }
-    }
-}
-
-/// Why a version cannot be made ready.
-#[derive(Debug, Clone, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says what its fields are")]
-pub enum LoadError {
-    #[error("{0}")]
-    Component(Arc<CompileError>),
-    #[error("the component does not fit the world it is written for: {0}")]
-    Link(String),
-    #[error("the component does not fit the pool of instances: {0}")]
-    Room(String),
-    #[error("{0}")]
-    Graph(Arc<GraphError>),
-    #[error("{0}")]
-    Describe(Arc<DescribeError>),
-    #[error("the component cannot be read: {0}")]
-    Blob(String),
-    #[error("loading the version was interrupted")]
-    Interrupted,
-    #[error("it is still being loaded")]
-    StillLoading,
-    #[error(
-        "its graphs take {wanted} bytes, and the graphs in use leave {left} of {limit} (compute.resident_graph_bytes)"
-    )]
-    GraphsFull { wanted: u64, left: u64, limit: u64 },
-    #[error(
-        "instances kept even when idle (min_instances), those of other versions included, would take {0}"
-    )]
-    Minima(String),
-    #[error("{0}")]
-    Quarantined(Arc<String>),
-}
-
-impl LoadError {
-    /// The check that the package does not pass, so that publishing it again as it is cannot help;
-    /// none where the host is at fault.
-    pub fn check(&self) -> Option<Check> {
-        match self {
-            Self::Component(error) => match &**error {
-                CompileError::Refused(refusal) => Some(refusal.check),
-                CompileError::Worker(_)
-                | CompileError::Broken(_)
-                | CompileError::Store(_)
-                | CompileError::Load(_) => None,
-            },
-            Self::Link(_) => Some(Check::Types),
-            Self::Room(_) | Self::Minima(_) => Some(Check::Pool),
-            Self::Graph(error) => error.check(),
-            Self::Describe(error) => error.check(),
-            Self::Blob(_)
-            | Self::Interrupted
-            | Self::StillLoading
-            | Self::GraphsFull { .. }
-            | Self::Quarantined(_) => None,
         }
     }
 }
@@ -518,73 +465,6 @@ impl Deployments {
         .map_err(|error| LoadError::Graph(Arc::new(error)))
     }
 
-    /// Unloads versions that nobody calls, the longest unused first, until the graphs of `candidate` fit
-    /// beside those in use.
-    fn make_room_for_graphs(&self, candidate: &Candidate) -> Result<Loading<'_>, LoadError> {
-        let limit = self.graphs.resident_limit();
-        // External data counts with the graphs: an asset that is neither is small or never loaded.
-        let wanted = match candidate.assets.keys().any(is_graph) {
-            true => {
-                let blobs = candidate.assets.values();
-                blobs.filter(|blob| !self.graphs.holds(&blob.digest)).map(|blob| blob.bytes).sum()
-            }
-            false => 0,
-        };
-        let mut loading = self.loading_bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            let left = limit.saturating_sub(self.graphs.resident().1.saturating_add(*loading));
-            if wanted <= left {
-                *loading += wanted;
-                return Ok(Loading { total: &self.loading_bytes, bytes: wanted });
-            }
-            if !self.unload_one() {
-                return Err(LoadError::GraphsFull { wanted, left, limit });
-            }
-        }
-    }
-
-    /// Unloads the version that has not been called for longest; `false` if all that are loaded are in
-    /// use, or promised instances.
-    fn unload_one(&self) -> bool {
-        let unloaded = {
-            let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-            let ready = self.ready.load();
-            let unused = ready.iter().filter_map(|(key, slot)| {
-                let deployment = slot.get()?;
-                let has_graphs = deployment.graphs().next().is_some();
-                let is_unused = Arc::strong_count(deployment) == 1
-                    && deployment.pool.is_idle()
-                    && deployment.pool.policy().min_instances == 0;
-                let last_used_ms = deployment.last_used_ms.load(Ordering::Relaxed);
-                (has_graphs && is_unused).then_some((last_used_ms, key))
-            });
-            let Some((_, oldest)) = unused.min_by_key(|(last_used_ms, _)| *last_used_ms) else {
-                return false;
-            };
-            let mut changed = HashMap::clone(&ready);
-            let unloaded = changed.remove(oldest);
-            self.ready.store(Arc::new(changed));
-            unloaded
-        };
-        drop(unloaded);
-        self.graphs.release_unused();
-        true
-    }
-
-    /// Whether the host can keep the instances that `candidate` is promised, beside those promised to
-    /// others.
-    ///
-    /// # Errors
-    /// [`LoadError::Minima`], saying of what there is too little.
-    pub fn check_minima(&self, candidate: &Deployment) -> Result<(), LoadError> {
-        let promised = self.all().into_iter().map(|deployment| deployment.minimum());
-        let promised = promised.fold(candidate.minimum(), Slots::plus);
-        match promised.excess_over(self.budget.capacity()) {
-            Some(excess) => Err(LoadError::Minima(excess)),
-            None => Ok(()),
-        }
-    }
-
     fn slot(&self, key: Key) -> Slot {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let ready = self.ready.load();
@@ -646,18 +526,6 @@ impl Deployments {
         for deployment in self.all() {
             deployment.pool.retire();
         }
-    }
-}
-
-/// Graphs that are being loaded.
-struct Loading<'a> {
-    total: &'a Mutex<u64>,
-    bytes: u64,
-}
-
-impl Drop for Loading<'_> {
-    fn drop(&mut self) {
-        *self.total.lock().unwrap_or_else(PoisonError::into_inner) -= self.bytes;
     }
 }
 

@@ -3,9 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// A new call counts as much as all earlier ones together over this many: slow enough to pass over a
-/// single odd call, fast enough to follow a model whose inputs change.
-const MEMORY: u64 = 8;
+use crate::cost::blend;
 
 /// A moving average of the time that calls hold an instance; zero until there was one.
 #[derive(Debug, Default)]
@@ -14,14 +12,7 @@ pub struct Pace(AtomicU64);
 impl Pace {
     /// Takes a call into account that held an instance for so long.
     pub fn record(&self, held: Duration) {
-        let held = u64::try_from(held.as_nanos()).unwrap_or(u64::MAX);
-        let before = self.0.load(Ordering::Relaxed);
-        let after = match before {
-            0 => held,
-            before => before - before / MEMORY + held / MEMORY,
-        };
-        // Of two calls that end at once one may be lost: an average does not mind.
-        self.0.store(after, Ordering::Relaxed);
+        blend(&self.0, u64::try_from(held.as_nanos()).unwrap_or(u64::MAX));
     }
 
     /// How long a call holds an instance.
