@@ -1,3 +1,5 @@
+//! Lanes, deadlines and the watch over runs, with an engine that ends when it is told to.
+
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Condvar, Mutex};
 
