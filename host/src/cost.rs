@@ -40,7 +40,7 @@ impl Cost {
 
 /// Takes `new` into a moving average, which is 0 before its first value. Of two values that come at
 /// once one may be lost: an average does not mind.
-pub(crate) fn blend(average: &AtomicU64, new: u64) {
+fn blend(average: &AtomicU64, new: u64) {
     let old = average.load(Ordering::Relaxed);
     let blended = match old {
         0 => new,

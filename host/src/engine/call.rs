@@ -174,9 +174,17 @@ async fn poll_guest(
     .await
 }
 
-fn trap(instance: &Instance, error: &wasmtime::Error) -> CallError {
-    if let Some(refused) = instance.store.data().limiter.refused() {
+/// What wasmtime, which has no type for it, says of a store with as many handles as it may have.
+const HANDLE_LIMIT: &str = "handle limit exceeded";
+
+fn trap(instance: &mut Instance, error: &wasmtime::Error) -> CallError {
+    let state = instance.store.data_mut();
+    if let Some(refused) = state.limiter.refused() {
         return CallError::Trap(refused.to_string());
+    }
+    if error.root_cause().to_string().contains(HANDLE_LIMIT) {
+        state.met(Limit::GuestHandles);
+        return CallError::Trap("it has all the handles it may have (guest.handles)".to_owned());
     }
     // The root cause is one line; the backtrace of the guest goes to the operator.
     tracing::debug!(error = format!("{error:?}"), "a guest stopped");
@@ -268,7 +276,7 @@ pub async fn describe(starter: &Starter) -> Result<Signature, DescribeError> {
     let description = tokio::time::timeout(limit, call)
         .await
         .map_err(|_| DescribeError::Timeout(starter.settings.start_timeout_ms))?;
-    let description = description.map_err(|error| match trap(&instance, &error) {
+    let description = description.map_err(|error| match trap(&mut instance, &error) {
         CallError::Trap(reason) => DescribeError::Trap(reason),
         other => DescribeError::Trap(other.to_string()),
     })?;

@@ -18,7 +18,7 @@ use wasmtime::component::Component;
 
 use super::background::Background;
 use super::budget::{Budget, Slots};
-use super::call::{self, Call, Called, DescribeError};
+use super::call::{self, Call, CallError, Called, DescribeError};
 use super::compile::{Compiled, Compiler};
 use super::instance::{Prepared, Starter};
 use super::pace::Pace;
@@ -130,7 +130,8 @@ impl Deployment {
         let known_long = background.is_long(self.pool.guest_cost(), total_bytes(&call.inputs));
         let begun = Instant::now();
         let answer = background.finish(call.run(), &turns, known_long).await;
-        self.pace.record(begun.elapsed());
+        let was_cut = answer.outcome == Err(CallError::Deadline);
+        self.pace.record(begun.elapsed(), was_cut, self.pool.waiting(), Instant::now().into());
         answer
     }
 
