@@ -1,6 +1,9 @@
 //! Hostile graphs: none reaches an engine in the server before a worker has survived it, and what was
 //! found out is not found out twice.
 
+use std::io::Write as _;
+use std::net::TcpStream;
+
 use modelet_host::nn::onnx::proto::{
     AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
     TensorProto, TypeProto, ValueInfoProto, type_proto,
@@ -510,6 +513,28 @@ fn a_graph_worker_that_is_killed_fails_only_its_publication_and_leaves_no_verdic
         assert_eq!(server.count(WORKERS), workers + 1);
     }
     server.publish_onnx("m", "1", &doubling(2), "auto").ok();
+    still_serves(&server);
+}
+
+#[test]
+fn a_worker_is_ended_when_nobody_waits_for_its_verdict() {
+    let server = with_mnist(Server::builder().config("[gate]\ncpu_s = 600\n").start());
+    let (content_type, body) = multipart(&[("asset:model.onnx", &doubling(1 << 62))]);
+    let head = format!(
+        "PUT /api/v1/models/m/versions/1 HTTP/1.1\r\nhost: localhost\r\n\
+         content-type: {content_type}\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut publisher = TcpStream::connect(server.address()).unwrap();
+    publisher.write_all(&[head.as_bytes(), &body].concat()).unwrap();
+    let mut worker = None;
+    eventually("a worker", || {
+        worker = worker_of(server.pid(), "graph-worker");
+        worker.is_some()
+    });
+    drop(publisher);
+    eventually("the worker's end", || !is_running(worker.unwrap()));
+    server.get("/api/v1/models/m").error(404);
     still_serves(&server);
 }
 
