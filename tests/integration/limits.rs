@@ -285,14 +285,14 @@ fn limits_on_guests_are_named_and_counted() {
 #[test]
 fn connections_over_their_time_are_closed_and_counted() {
     let server = with_mnist(
-        "[server]\nheader_timeout_s = 1\nidle_timeout_s = 3\nheader_bytes = 8192\n\
+        "[server]\nheader_timeout_s = 1\nidle_timeout_s = 3\nheader_bytes = 32768\n\
          [limits]\nbody_timeout_ms = 300\n",
     );
     let mut idle = sent(&server, b"");
     let mut kept = sent(&server, b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n");
     let mut http2 = sent(&server, http2::OPENING);
     http2.write_all(&http2::request(1, "GET", "/healthz", true)).unwrap();
-    let mut trickle = sent(&server, b"GET /healthz HT");
+    let mut trickle = sent(&server, b"GET /healthz HTTP/1.1\r\nx: ");
     let mut preface = sent(&server, b"PRI * HT");
     let mut closed = false;
     // A byte now and then does not help: each is a round trip of another request apart.
@@ -309,7 +309,7 @@ fn connections_over_their_time_are_closed_and_counted() {
     let slow = format!("POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{{");
     let answer = rest(&mut sent(&server, slow.as_bytes()));
     assert!(answer.starts_with("HTTP/1.1 504") && answer.contains("body_timeout_ms"), "{answer}");
-    let large = format!("GET /healthz HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "x".repeat(20_000));
+    let large = format!("GET /healthz HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "x".repeat(40_000));
     let answer = rest(&mut sent(&server, large.as_bytes()));
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
     eventually("it is counted", || server.refusals("server.header_bytes") == 1);
