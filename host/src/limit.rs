@@ -4,6 +4,8 @@
 //! answer can be given (a connection, a guest's log) counts by itself.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::{Serialize, Serializer};
 
@@ -106,27 +108,64 @@ impl Serialize for Limit {
     }
 }
 
-/// How often each limit has refused something.
+/// Without a refusal for so long an episode of them has ended.
+const EPISODE_END: Duration = Duration::from_secs(10);
+
+/// An episode that lasts is told of again this often.
+const EPISODE_REMINDER: Duration = Duration::from_secs(60);
+
+/// How often each limit has refused something, and which refusals are worth a line in the log: under
+/// overload there are thousands a second, and writing of each would take the time of what is served.
 #[derive(Debug)]
-pub struct Refusals([AtomicU64; Limit::ALL.len()]);
+pub struct Refusals {
+    counts: [AtomicU64; LIMITS],
+    episodes: [Mutex<Option<Episode>>; LIMITS],
+}
+
+const LIMITS: usize = Limit::ALL.len();
+
+/// Refusals for one limit that follow each other.
+#[derive(Debug, Clone, Copy)]
+struct Episode {
+    /// When the last one was.
+    last: Instant,
+    /// When it was last told of.
+    told: Instant,
+}
 
 impl Default for Refusals {
     fn default() -> Self {
-        Self([const { AtomicU64::new(0) }; Limit::ALL.len()])
+        Self {
+            counts: [const { AtomicU64::new(0) }; LIMITS],
+            episodes: [const { Mutex::new(None) }; LIMITS],
+        }
     }
 }
 
 impl Refusals {
     /// Counts a refusal.
     pub fn count(&self, limit: Limit) {
-        if let Some(count) = self.0.get(limit as usize) {
+        if let Some(count) = self.counts.get(limit as usize) {
             count.fetch_add(1, Ordering::Relaxed);
         }
     }
 
+    /// Whether a refusal at `now` is to be told: the first of an episode, and one a minute in a long
+    /// one.
+    pub fn is_news(&self, limit: Limit, now: Instant) -> bool {
+        let Some(episode) = self.episodes.get(limit as usize) else { return true };
+        let mut episode = episode.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = episode.filter(|episode| {
+            now.saturating_duration_since(episode.last) < EPISODE_END
+                && now.saturating_duration_since(episode.told) < EPISODE_REMINDER
+        });
+        *episode = Some(Episode { last: now, told: told.map_or(now, |episode| episode.told) });
+        told.is_none()
+    }
+
     /// Every limit with its count, those that never refused included.
     pub fn counts(&self) -> impl Iterator<Item = (Limit, u64)> {
-        let counts = self.0.iter().map(|count| count.load(Ordering::Relaxed));
+        let counts = self.counts.iter().map(|count| count.load(Ordering::Relaxed));
         Limit::ALL.iter().copied().zip(counts)
     }
 }
@@ -182,6 +221,17 @@ mod tests {
         for key in counted.iter().chain(&excepted) {
             assert!(settings.contains(*key), "{key} is no setting");
         }
+    }
+
+    #[test]
+    fn an_episode_is_told_at_its_beginning_and_once_a_minute() {
+        let (refusals, begun) = (Refusals::default(), Instant::now());
+        let tell =
+            |seconds| refusals.is_news(Limit::QueueLength, begun + Duration::from_secs(seconds));
+        let told: Vec<_> = (0..130).filter(|second| tell(*second)).collect();
+        assert_eq!(told, [0, 60, 120]);
+        assert!(refusals.is_news(Limit::RequestTime, begun), "each limit has its own");
+        assert!(!tell(138) && tell(148), "ten seconds without one end an episode");
     }
 
     #[test]

@@ -23,7 +23,7 @@ const PEAK_SECONDS: u64 = 10;
 const DEADLINE_MS: u64 = 2_000;
 /// What a call costs: about 20 ms of a processor, so that refusing nine others, which each cost some
 /// 50 us here and as much there, does not show.
-const ROUNDS: u64 = 20_000_000;
+const ROUNDS: u64 = 60_000_000;
 /// Calls under way at once, past which the generator would only measure itself.
 const MAX_OUTSTANDING: usize = 3_000;
 

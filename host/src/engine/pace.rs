@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 /// A new measurement counts as much as all earlier ones together over this many: slow enough to pass
 /// over a single odd call, fast enough to follow a model whose inputs change.
-const MEMORY: u32 = 16;
+const MEMORY: u32 = 32;
 
 /// What the calls of a version have taken so far.
 #[derive(Debug, Default)]
@@ -85,7 +85,7 @@ mod tests {
     fn the_pace_follows_what_calls_take() {
         let (pace, now) = (Pace::default(), Instant::now());
         pace.record(ms(10), false, 0, now);
-        (0..300).for_each(|_| pace.record(ms(40), false, 0, now));
+        (0..600).for_each(|_| pace.record(ms(40), false, 0, now));
         let call = pace.call().as_secs_f64();
         assert!((0.0399..0.0401).contains(&call), "{call}");
         // What was cut short says only that a call takes no less.

@@ -187,11 +187,19 @@ impl Account {
             Kind::Trap | Kind::NoResponse | Kind::GuestError | Kind::ModelUnavailable => {
                 tracing::warn!(id, kind, model, version, detail, "{error}");
             }
+            Kind::Overloaded | Kind::QuotaExceeded if !self.is_news(error) => {
+                tracing::debug!(id, kind, model, version, detail, "{error}");
+            }
             Kind::Overloaded | Kind::QuotaExceeded | Kind::Deadline => {
                 tracing::info!(id, kind, model, version, detail, "{error}");
             }
             _ => tracing::debug!(id, kind, model, version, detail, "{error}"),
         }
+    }
+
+    /// Whether a refusal is the first of many like it.
+    fn is_news(&self, error: &Error) -> bool {
+        error.limit().is_none_or(|limit| self.metrics.refusals().is_news(limit, Instant::now()))
     }
 
     fn server_timing(&self) -> String {
