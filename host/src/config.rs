@@ -204,6 +204,8 @@ settings! {
     engine: RawEngine -> EngineSettings {
         /// Live instances on the host, idle ones included; below what the usual limit of 65,530 memory mappings allows.
         instances: u32 = 4096;
+        /// Bytes of a guest's stack, wasmtime's own default; deep recursion ends in a trap. Every live instance has one, and as much again as the host needs.
+        stack_bytes: usize = 512 << 10;
         /// Bytes of linear memory of all live instances; 0 is a quarter of the machine's memory.
         memory_bytes: u64 = 0;
         /// Milliseconds of guest code after which a call goes on at low priority, so that it holds up no shorter one.
@@ -326,6 +328,10 @@ impl Config {
         require(
             (1..=8000).contains(&self.engine.instances),
             "engine.instances must be between 1 and 8000",
+        );
+        require(
+            (64 << 10..=64 << 20).contains(&self.engine.stack_bytes),
+            "engine.stack_bytes must be between 65536 and 67108864",
         );
         require(self.compute.threads <= 1024, "compute.threads must not exceed 1024");
         require(self.compute.short_threads <= 1024, "compute.short_threads must not exceed 1024");

@@ -92,6 +92,8 @@ limits! {
     StartTime = "guest.start_timeout_ms";
     /// Live instances on the host.
     Instances = "engine.instances";
+    /// Bytes of a guest's stack.
+    GuestStack = "engine.stack_bytes";
     /// Bytes of linear memory of all guests.
     EngineMemory = "engine.memory_bytes";
     /// Jobs that wait for a compute thread.

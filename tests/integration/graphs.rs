@@ -216,6 +216,37 @@ fn external_data_that_is_not_an_asset_is_refused_by_name() {
 }
 
 #[test]
+fn external_data_of_another_model_is_not_to_be_had() {
+    let server = Server::start();
+    let bytes = with_external_weights("weights.bin");
+    let weights: Vec<u8> = [9.0f32, 10.0, 20.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+    let parts: [(&str, &[u8]); 2] = [("asset:model.onnx", &bytes), ("asset:weights.bin", &weights)];
+    let published = server.publish("theirs", "1", &parts).ok().json();
+    let digest = published["version"]["assets"]["weights.bin"]["digest"].as_str().unwrap();
+    let hex = digest.strip_prefix("sha256:").unwrap();
+    // By its name, by its address, and by where it lies: only assets of the same version are there.
+    for location in ["weights.bin", hex, &format!("../../sha256/{}/{hex}", &hex[..2])] {
+        let bytes = with_external_weights(location);
+        let error = server.publish_onnx("mine", "1", &bytes, "auto").error(400);
+        assert!(error.contains(location), "{location}: {error}");
+    }
+    server.get("/api/v1/models/mine").error(404);
+}
+
+#[test]
+fn a_graph_over_the_limit_of_bytes_is_refused_with_its_data_counted() {
+    let server = Server::builder().config("[compute]\ngraph_bytes = 1000\n").start();
+    let bytes = with_external_weights("weights.bin");
+    let parts: [(&str, &[u8]); 2] =
+        [("asset:model.onnx", &bytes), ("asset:weights.bin", &[0; 1000])];
+    let error = server.publish("m", "1", &parts).error(400);
+    assert!(error.contains("compute.graph_bytes"), "{error}");
+    let parts: [(&str, &[u8]); 2] =
+        [("asset:model.onnx", &bytes), ("asset:weights.bin", &[0; 100])];
+    server.publish("m", "1", &parts).ok();
+}
+
+#[test]
 fn a_vendors_operator_runs_where_the_engine_has_it() {
     let server = Server::start();
     let gelu = node("com.microsoft", "Gelu", &["x"], &["y"]);

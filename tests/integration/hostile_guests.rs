@@ -82,7 +82,7 @@ fn a_guest_past_a_limit_is_stopped_and_told_which() {
             "guest.memory_bytes",
         ),
         ("table", "", "(table $t 1 funcref)", grow_table, "guest.table_elements"),
-        ("stack", "", "(func $f (call $f))", "(call $f) (i32.const 0)", "call stack exhausted"),
+        ("stack", "", "(func $f (call $f))", "(call $f) (i32.const 0)", "engine.stack_bytes"),
         ("handles", TENSORS, "", &many, "guest.handles"),
         ("tensors", TENSORS, "", &large, "guest.tensor_bytes"),
         ("drops", TENSORS, "", &dropped_twice, "handle"),

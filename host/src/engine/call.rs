@@ -182,6 +182,10 @@ fn trap(instance: &mut Instance, error: &wasmtime::Error) -> CallError {
     if let Some(refused) = state.limiter.refused() {
         return CallError::Trap(refused.to_string());
     }
+    if error.downcast_ref() == Some(&wasmtime::Trap::StackOverflow) {
+        state.met(Limit::GuestStack);
+        return CallError::Trap("call stack exhausted (engine.stack_bytes)".to_owned());
+    }
     if error.root_cause().to_string().contains(HANDLE_LIMIT) {
         state.met(Limit::GuestHandles);
         return CallError::Trap("it has all the handles it may have (guest.handles)".to_owned());

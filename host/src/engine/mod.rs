@@ -39,12 +39,8 @@ pub const PASSTHROUGH_GRAPH: &str = "model.onnx";
 /// this long before others get their turn; shorter ticks cost more than they give.
 pub const EPOCH_TICK: Duration = Duration::from_millis(1);
 
-/// Stack of a guest, in bytes: wasmtime's own default.
-const GUEST_STACK_BYTES: usize = 512 << 10;
-
-/// Stack of a fiber: the guest's and as much again for host functions, which only move handles.
-const FIBER_STACK_BYTES: usize = 1 << 20;
-const _: () = assert!(FIBER_STACK_BYTES >= 2 * GUEST_STACK_BYTES);
+/// Stack of a fiber beyond the guest's, in bytes: for host functions, which only move handles.
+const HOST_STACK_BYTES: usize = 512 << 10;
 
 /// The part of the configuration that compiled code depends on: the server and the compile worker
 /// must agree on it to the letter.
@@ -85,8 +81,8 @@ impl Engine {
         let mut config = code_config();
         config
             .allocation_strategy(pooling(settings))
-            .async_stack_size(FIBER_STACK_BYTES)
-            .max_wasm_stack(GUEST_STACK_BYTES);
+            .async_stack_size(settings.stack_bytes.saturating_add(HOST_STACK_BYTES))
+            .max_wasm_stack(settings.stack_bytes);
         let engine = wasmtime::Engine::new(&config)?;
         let linker = link(&engine)?;
         let ticker = Ticker::start(engine.weak())?;
