@@ -38,7 +38,7 @@ pub(crate) struct DemoOptions {
 /// The options of `soak`.
 #[derive(Debug, PartialEq)]
 pub(crate) struct SoakOptions {
-    /// How long each part runs.
+    /// How long the fuzzers run, all together.
     pub(crate) minutes: u32,
     /// The parts, in the order to run them.
     pub(crate) parts: Vec<&'static soak::Part>,
@@ -119,10 +119,10 @@ are copied to fuzz/seeds, where every test run tries them from then on.
 
 Parts (all of them if none is named):
   fuzz   Every decoder under libFuzzer, from the seeds and from what earlier runs learnt
-  tests  The integration tests that have `soak` in their names, at full length
+  tests  100,000 callers that leave, and five minutes of ten times the load
 
 Options:
-  --minutes N  How long each part runs; `fuzz` divides it among the decoders [default: 10]";
+  --minutes N  How long `fuzz` runs, divided among the decoders [default: 10]";
 
 /// Reads the arguments after the program's name.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command> {

@@ -25,15 +25,15 @@ pub(crate) struct Part {
 enum Work {
     /// Gives every decoder to libFuzzer.
     Fuzz,
-    /// Runs the integration tests that this nextest expression picks; each reads from
-    /// `MODELET_SOAK_MINUTES` how long to go on.
+    /// Runs the integration tests that this nextest expression picks at their full length, which they
+    /// know by themselves.
     Tests(&'static str),
 }
 
 /// All parts. Another kind of soak is another entry, with its line in the help of `args.rs`.
 pub(crate) const PARTS: &[Part] = &[
     Part { name: "fuzz", work: Work::Fuzz },
-    Part { name: "tests", work: Work::Tests("test(soak)") },
+    Part { name: "tests", work: Work::Tests("test(soak) | test(/^overload::/)") },
 ];
 
 impl FromStr for &'static Part {
@@ -47,25 +47,24 @@ impl FromStr for &'static Part {
     }
 }
 
-/// Runs each part for so many minutes, one after another; all of them, whatever one finds.
+/// Runs each part, one after another, whatever one finds; the fuzzers for so many minutes.
 pub(crate) fn run(minutes: u32, parts: &[&Part]) -> Result<()> {
     let mut stages = Stages::default();
     let ready = stages.run("set up", || setup::prepare(&[]))?;
     for part in parts {
         stages.attempt(part.name, || match part.work {
             Work::Fuzz => fuzz::run(&ready, minutes),
-            Work::Tests(filter) => tests(&ready, minutes, filter),
+            Work::Tests(filter) => tests(&ready, filter),
         });
     }
     stages.finish()
 }
 
-fn tests(ready: &Ready, minutes: u32, filter: &str) -> Result<()> {
+fn tests(ready: &Ready, filter: &str) -> Result<()> {
     suite::install_nextest()?;
     let mut nextest = ready.cargo();
-    nextest.args(["nextest", "run", "--package", "modelet-tests", "--cargo-profile", "ci"]);
+    nextest.args(["nextest", "run", "--workspace", "--cargo-profile", "ci"]);
     // One at a time: each measures, and would measure the others too.
     nextest.args(["--no-fail-fast", "--test-threads", "1", "--filter-expr", filter]);
-    nextest.env("MODELET_SOAK", "1").env("MODELET_SOAK_MINUTES", minutes.to_string());
-    process::run(&mut nextest)
+    process::run(nextest.env("MODELET_SOAK", "1"))
 }
