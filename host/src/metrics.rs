@@ -301,7 +301,12 @@ fn register_host(registry: &mut Registry, host: &Host) {
     let instances = host.ledger().instances().len();
     let budget = host.deployments().budget();
     let slots = budget.used();
-    let figures: [(&str, &str, u64); 15] = [
+    let figures: [(&str, &str, u64); 16] = [
+        (
+            "management_requests",
+            "Management requests under way",
+            host.admission().management_requests(),
+        ),
         (
             "receiving_requests",
             "Requests whose body is still coming",

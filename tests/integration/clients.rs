@@ -131,7 +131,7 @@ fn cancel_everywhere(count: u64) {
     // Some left before there was a request, some after their answer; many in between.
     let left = r#"modelet_http_requests_total{route="infer",outcome="client_gone"}"#;
     let left = server.metric(left);
-    assert!(left > count / 20, "only {left} of {count} left in the middle of a request");
+    assert!(left >= count / 20, "only {left} of {count} left in the middle of a request");
     server.get("/api/v1/models/upload").error(404);
     // Instances of cancelled calls are gone; at most as many as the pools hold are left.
     let pools = CANCELLERS + 1 + 1 + 2;

@@ -152,6 +152,11 @@ impl Admission {
         taken(&self.receiving, self.limits.receiving_requests)
     }
 
+    /// Management requests under way.
+    pub fn management_requests(&self) -> u64 {
+        taken(&self.management, self.limits.management_requests)
+    }
+
     /// Bytes of requests under way.
     pub fn inflight_bytes(&self) -> u64 {
         self.bytes.used.load(Ordering::Relaxed)
