@@ -81,8 +81,8 @@ fn inference_requests_that_do_not_fit_are_told_why() {
         for word in words {
             assert!(error.contains(word), "{word:?} is not in {error:?}");
         }
+        still_serves(&server);
     }
-    still_serves(&server);
 }
 
 #[test]
@@ -115,8 +115,8 @@ fn bodies_that_are_no_requests_are_told_why() {
         let length = json.len().to_string();
         let headers = [("inference-header-content-length", length.as_str())];
         server.send("POST", INFER, &headers, &body).error(400);
+        still_serves(&server);
     }
-    still_serves(&server);
 }
 
 #[test]
@@ -358,8 +358,8 @@ fn a_client_that_writes_all_before_it_reads_learns_why_it_was_refused() {
         ("POST", "/api/v1/nope", &length(body), body, 413),
     ] {
         write_then_read(&server, method, path, headers, body).error(status);
+        still_serves(&server);
     }
-    still_serves(&server);
 }
 
 #[test]
@@ -404,8 +404,9 @@ fn a_caller_that_goes_away_leaves_nothing_behind() {
         if sent * 5 > head.len() {
             stream.write_all(&[b' '; 100]).unwrap();
         }
+        drop(stream);
+        still_serves(&server);
     }
-    still_serves(&server);
 }
 
 #[test]
@@ -414,8 +415,8 @@ fn web_pages_cannot_manage() {
     let path = "/api/v1/models/mnist";
     for headers in [[("origin", "http://evil.example")], [("host", "evil.example")]] {
         server.send("DELETE", path, &headers, b"").error(403);
+        still_serves(&server);
     }
-    still_serves(&server);
 }
 
 #[test]

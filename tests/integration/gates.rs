@@ -36,6 +36,7 @@ fn refused(server: &Server, component: &[u8], check: &str, words: &[&str]) {
     }
     assert_eq!(server.count(&counter), before + 1, "{check}: {error}");
     server.get("/api/v1/models/m").error(404);
+    still_serves(server);
 }
 
 fn parsed(text: &str) -> Vec<u8> {

@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 
 use crate::graphs::{BACKENDS, file, graph, node, value, with_external_weights};
 use crate::harness::{
-    Answer, Server, eventually, is_running, model_file, multipart, send, signal, still_serves,
-    with_mnist, worker_of,
+    Answer, DIGIT, Holdings, Server, argmax, eventually, floats, is_running, model_file, multipart,
+    send, signal, still_serves, with_mnist, worker_of,
 };
 
 /// ONNX's numbers of INT32, INT64 and BOOL.
@@ -42,6 +42,7 @@ fn refused(server: &Server, bytes: &[u8], backend: &str, check: &str, words: &[&
     }
     assert_eq!(server.count(&counter), before + 1, "{check}: {error}");
     server.get("/api/v1/models/m").error(404);
+    still_serves(server);
 }
 
 fn typed(name: &str, elem_type: i32) -> ValueInfoProto {
@@ -152,8 +153,13 @@ fn a_run_that_cannot_be_stopped_costs_its_thread_and_quarantines_its_graph() {
     assert_eq!(release.code, 4, "{}", release.stderr);
     assert!(release.stderr.contains("still goes on"), "{}", release.stderr);
     assert_eq!(server.cli(&["release", "mnist@1"]).code, 4);
-    // Its thread was replaced: others are served as before, and the server ends when it is told to.
-    still_serves(&server);
+    // Its thread was replaced, so others are served as before; the lost one keeps the graph it runs.
+    // The server ends when it is told to.
+    let pixels = floats(&model_file("digit-7.f32"));
+    assert_eq!(argmax(&server.infer_f32("mnist", "image", &DIGIT, &pixels)), 7);
+    server.forget_all_but("mnist");
+    let rest = server.at_rest();
+    server.settles_to(&Holdings { graphs: rest.graphs + 1, ..rest });
     assert!(server.stop().success());
 }
 
@@ -572,7 +578,7 @@ fn a_verdict_is_found_out_once_for_all_models_and_restarts() {
     assert_eq!(server.count(WORKERS), 3);
     assert!(server.stop().success());
 
-    let server = start();
+    let server = with_mnist(start());
     refused(&server, &doubling(1 << 62), "auto", "graph_run", &["gate.cpu_s"]);
     still_serves(&server);
     assert_eq!(server.count(WORKERS), 0);
@@ -582,7 +588,7 @@ fn a_verdict_is_found_out_once_for_all_models_and_restarts() {
     for entry in std::fs::read_dir(folder.path().join("verdicts")).unwrap() {
         std::fs::write(entry.unwrap().path(), b"{\"key\":").unwrap();
     }
-    let server = start();
+    let server = with_mnist(start());
     still_serves(&server);
     assert_eq!(server.count(WORKERS), 1);
 }
@@ -595,7 +601,7 @@ fn a_refusal_by_a_limit_is_forgotten_when_the_limit_changes() {
     let elements = integers("shape", &[1], &[50_000_000]);
     let expand = node("", "Expand", &["x", "shape"], &["y"]);
     let bytes = file(one_to_one(vec![expand], vec![elements]));
-    let server = start("[gate]\nmemory_bytes = 250000000\n");
+    let server = with_mnist(start("[gate]\nmemory_bytes = 250000000\n"));
     refused(&server, &bytes, "rten", "graph_run", &["gate.memory_bytes"]);
     assert!(server.stop().success());
     let server = start("");
