@@ -66,6 +66,7 @@ fn grown_by(server: &Server, backend: &str, graph: &Graph, instances: u32) -> u6
     resting(server).saturating_sub(before) / u64::from(versions)
 }
 
+#[allow(clippy::print_stdout, reason = "the figures belong to the test's report")]
 fn instances_add_only_themselves(backend: &str) {
     // One compute thread, so that only one run's intermediate results are there at a time.
     let server = Server::builder().config("[compute]\nthreads = 1\n").start();
