@@ -59,6 +59,9 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     Serve(ServeArgs),
     Setup(SetupArgs),
+    New(NewArgs),
+    Build(BuildArgs),
+    Dev(DevArgs),
     Publish(Box<PublishArgs>),
     Models(ModelsArgs),
     Versions(VersionsArgs),
@@ -75,6 +78,8 @@ pub(crate) enum Command {
     Health(HealthArgs),
     Config(ConfigArgs),
     Inspect(InspectArgs),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
     #[command(hide = true)]
     CompileWorker(CompileWorkerArgs),
     #[command(hide = true)]
@@ -156,6 +161,67 @@ pub(crate) struct SetupArgs {
     pub(crate) dry_run: DryRun,
 }
 
+/// Make a project for a model of your own
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  modelet new sentiment && cd sentiment && cargo test && modelet build\n\n\
+    The project has a copy of the guest SDK, a graph of four weights, and tests; it can be built and\n\
+    published as it is."
+)]
+pub(crate) struct NewArgs {
+    /// The model's name
+    pub(crate) name: ModelName,
+    /// The folder to make [default: NAME]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) folder: Option<PathBuf>,
+    /// Use the guest SDK in this folder instead of a copy
+    #[arg(long, value_name = "DIR")]
+    pub(crate) sdk: Option<PathBuf>,
+}
+
+/// Compile a project to a component and check it
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  modelet build\n  modelet build examples/embedding\n\n\
+    Needs a Rust that can compile for wasm32-unknown-unknown: 'rustup target add\n\
+    wasm32-unknown-unknown', or Debian's packages rustc-web, cargo-web, rust-web-src and lld-19.\n\
+    Says which it took, and ends with 5 if the component could not be published.")]
+pub(crate) struct BuildArgs {
+    /// The project's folder
+    #[arg(default_value = ".", value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+}
+
+/// Serve a project as its code is now, and follow every change
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  modelet dev   # in another terminal: modelet infer NAME ...\n\n\
+    Runs a server with a data directory of its own, publishes the project as the version dev-1, and\n\
+    as dev-2, dev-3, ... after changes. The server's log is shown. Ctrl-C ends it all."
+)]
+pub(crate) struct DevArgs {
+    /// The project's folder
+    #[arg(default_value = ".", value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+    /// The address and port to serve at; port 0 takes any free one
+    #[arg(long, value_name = "ADDR:PORT", default_value_t = DEFAULT_LISTEN)]
+    pub(crate) listen: SocketAddr,
+}
+
+/// Print a script that completes this command line in a shell
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  modelet completions bash > ~/.local/share/bash-completion/completions/modelet"
+)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Print the manual as a man page
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  modelet man > ~/.local/share/man/man1/modelet.1")]
+pub(crate) struct ManArgs {}
+
 /// The option of every command that changes something.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct DryRun {
@@ -166,20 +232,27 @@ pub(crate) struct DryRun {
 
 /// Publish a version of a model
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("code").required(true).args(["onnx", "component"]))]
-#[command(after_help = "Examples:\n  modelet publish mnist 1.0.0 --onnx mnist.onnx\n  \
+#[command(group = clap::ArgGroup::new("code").args(["onnx", "component", "package"]))]
+#[command(
+    after_help = "Examples:\n  modelet publish                                # what ./modelet.toml says\n  \
+    modelet publish mnist 1.0.0 --onnx mnist.onnx\n  \
     modelet publish mnist 1.1.0 --onnx mnist.onnx --with weights.bin --alias canary \\\n      \
     --accuracy 0.9974 --accuracy-method top-1 --label team=vision\n  \
     modelet publish sentiment 2.0.0 --component sentiment.wasm \\\n      \
     --asset model.onnx=sentiment.onnx --asset vocab.txt=vocab.txt\n\n\
     A version never changes: publishing the same again is fine, something else under the same\n\
     version is a conflict (exit code 4). The first version of a model becomes 'live'; later ones\n\
-    only with --alias live.")]
+    only with --alias live."
+)]
 pub(crate) struct PublishArgs {
     /// The model's name
-    pub(crate) name: ModelName,
+    #[arg(requires_all = ["version", "code"], conflicts_with = "package")]
+    pub(crate) name: Option<ModelName>,
     /// The version's name, such as 1.0.0
-    pub(crate) version: VersionName,
+    pub(crate) version: Option<VersionName>,
+    /// A modelet.toml, or the folder it is in, which says all the rest [default: .]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) package: Option<PathBuf>,
     /// An ONNX graph, served by the built-in pass-through component
     #[arg(long, value_name = "FILE")]
     pub(crate) onnx: Option<PathBuf>,

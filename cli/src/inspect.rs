@@ -1,11 +1,11 @@
 //! The command `modelet inspect`: a file through the checks of a publication, without a server.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use modelet_host::config::Config;
 use modelet_host::engine::gate::ComponentFacts;
 use modelet_host::inspect::{self, ComponentReport, GraphReport, InspectError, Outcome, Step};
-use modelet_host::version::{Signature, TensorSpec};
+use modelet_host::version::{BackendChoice, Signature, TensorSpec};
 use serde_json::{Value, json};
 
 use crate::args::InspectArgs;
@@ -17,7 +17,7 @@ use crate::quiet;
 use crate::table;
 
 /// What a file turned out to be, and what the checks say of it.
-enum Found {
+pub(crate) enum Found {
     Component(Box<ComponentReport>),
     Graph(Box<GraphReport>),
 }
@@ -32,37 +32,56 @@ impl Found {
 }
 
 pub(crate) fn run(args: &InspectArgs, out: &Out) -> Result<Exit, Failure> {
-    quiet::silence_engine()?;
     let file = args.file.display().to_string();
-    let config = Config::load(args.config.as_deref())
-        .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    let found = examine(&args.file, args.config.as_deref(), args.backend.into())?;
+    out.answer(&document(&file, &found), || table::plain(&text(&file, &found)))?;
+    Ok(exit(&found))
+}
+
+/// Puts a file through the checks, with a server's settings and the engine that graphs are for.
+pub(crate) fn examine(
+    file: &Path,
+    config: Option<&Path>,
+    backend: BackendChoice,
+) -> Result<Found, Failure> {
+    quiet::silence_engine()?;
+    let config =
+        Config::load(config).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
     let worker = crate::paths::this_program()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Failed, format!("no runtime: {error}")))?;
-    let found = runtime.block_on(look(args, config, worker)).map_err(|error| match error {
-        InspectError::Read(error) => body::unreadable(&args.file, &error),
-        other => Failure::new(Exit::Failed, other.to_string()).at(file.clone()),
-    })?;
-    out.answer(&document(&file, &found), || table::plain(&text(&file, &found)))?;
-    Ok(match inspect::refusal(found.steps()) {
-        Some(_) => Exit::Refused,
-        None => Exit::Ok,
+    runtime.block_on(look(file, backend, config, worker)).map_err(|error| match error {
+        InspectError::Read(error) => body::unreadable(file, &error),
+        other => Failure::new(Exit::Failed, other.to_string()).at(file.display().to_string()),
     })
 }
 
 /// A file named `.onnx` is read as a graph, any other as a component.
-async fn look(args: &InspectArgs, config: Config, worker: PathBuf) -> Result<Found, InspectError> {
-    if args.file.extension().is_some_and(|extension| extension == "onnx") {
-        let report = inspect::graph(&args.file, args.backend.into(), &config, worker).await?;
+async fn look(
+    file: &Path,
+    backend: BackendChoice,
+    config: Config,
+    worker: PathBuf,
+) -> Result<Found, InspectError> {
+    if file.extension().is_some_and(|extension| extension == "onnx") {
+        let report = inspect::graph(file, backend, &config, worker).await?;
         return Ok(Found::Graph(Box::new(report)));
     }
-    Ok(Found::Component(Box::new(inspect::component(&args.file, config, worker).await?)))
+    Ok(Found::Component(Box::new(inspect::component(file, config, worker).await?)))
 }
 
-fn document(file: &str, found: &Found) -> Value {
+/// The code to end with: whether it could be published.
+pub(crate) fn exit(found: &Found) -> Exit {
+    match inspect::refusal(found.steps()) {
+        Some(_) => Exit::Refused,
+        None => Exit::Ok,
+    }
+}
+
+pub(crate) fn document(file: &str, found: &Found) -> Value {
     let mut document = match found {
         Found::Component(report) => json!({
             "kind": "component", "component": report.facts, "signature": report.signature,
@@ -84,7 +103,7 @@ fn document(file: &str, found: &Found) -> Value {
     document
 }
 
-fn text(file: &str, found: &Found) -> String {
+pub(crate) fn text(file: &str, found: &Found) -> String {
     let about = match found {
         Found::Component(report) => component_text(file, report),
         Found::Graph(report) => graph_text(file, report),

@@ -9,6 +9,7 @@ mod exit;
 mod failure;
 mod out;
 
+mod author;
 mod commands;
 mod inspect;
 mod serve;
@@ -78,8 +79,8 @@ mod tests {
     fn wrong_usage_is_told_in_one_line() {
         for (line, message) in [
             (
-                "modelet publish m 1",
-                "the following required arguments were not provided: <--onnx <FILE>|--component <FILE>>",
+                "modelet publish m 1 --onnx f --component g",
+                "the argument '--onnx <FILE>' cannot be used with '--component <FILE>'",
             ),
             (
                 "modelet alias set m live 1=0",

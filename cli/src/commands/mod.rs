@@ -7,7 +7,7 @@ mod history;
 mod infer;
 mod models;
 mod operations;
-mod publish;
+pub(crate) mod publish;
 mod release;
 mod setup;
 mod show;
@@ -19,7 +19,7 @@ use crate::client::Client;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::out::Out;
-use crate::{inspect, serve, worker};
+use crate::{author, inspect, serve, worker};
 
 /// Runs the command that was typed.
 ///
@@ -32,7 +32,12 @@ pub(crate) fn run(cli: Cli, out: &Out) -> Result<Exit, Failure> {
         Command::Inspect(args) => return inspect::run(&args, out),
         Command::CompileWorker(args) => return worker::compile(&args),
         Command::GraphWorker(args) => return worker::graph(args),
+        Command::Build(args) => return author::build::run(&args, out),
         Command::Health(_) => return operations::health(&server()?, out),
+        Command::New(args) => author::new::run(&args, out),
+        Command::Dev(args) => author::dev::run(&args, out),
+        Command::Completions(args) => author::shell::completions(&args, out),
+        Command::Man(_) => author::shell::man(out),
         Command::Setup(args) => setup::run(&args, out),
         Command::Publish(args) => publish::run(&args, &server()?, out),
         Command::Models(_) => models::models(&server()?, out),

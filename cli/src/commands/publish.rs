@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use modelet_host::names::AssetName;
+use modelet_host::names::{AliasName, AssetName, ModelName, VersionName};
 use modelet_host::nn::onnx::Onnx;
 use serde_json::{Map, Value, json};
 
 use super::{models, update};
 use crate::args::{Pair, PublishArgs};
+use crate::author::package::Package;
 use crate::body;
 use crate::client::{Answer, Client};
 use crate::documents::Version;
@@ -21,22 +22,78 @@ use crate::table;
 /// The asset that the pass-through component serves.
 const GRAPH: &str = "model.onnx";
 
+/// What is sent: a version, what is said of it, and its files.
+struct Publication<'a> {
+    model: &'a ModelName,
+    version: &'a VersionName,
+    manifest: Map<String, Value>,
+    component: Option<PathBuf>,
+    assets: BTreeMap<AssetName, PathBuf>,
+}
+
 pub(super) fn run(args: &PublishArgs, client: &Client, out: &Out) -> Result<(), Failure> {
-    let manifest = manifest(args)?;
+    let (Some(model), Some(version)) = (&args.name, &args.version) else {
+        let package = Package::read(args.package.as_deref().unwrap_or(Path::new(".")))?;
+        let mut publication = of_package(&package)?;
+        // What is typed counts more than what is written.
+        publication.manifest.extend(manifest(args)?);
+        publication.assets.extend(assets(args)?);
+        return send(publication, client, args.dry_run.on, out);
+    };
     let mut assets = assets(args)?;
     if let Some(graph) = &args.onnx {
         add_external_data(graph, &mut assets);
     }
+    let component = args.component.clone();
+    let publication = Publication { model, version, manifest: manifest(args)?, component, assets };
+    send(publication, client, args.dry_run.on, out)
+}
+
+/// Publishes what a `modelet.toml` says.
+pub(crate) fn package(package: &Package, client: &Client, out: &Out) -> Result<(), Failure> {
+    send(of_package(package)?, client, false, out)
+}
+
+fn of_package(package: &Package) -> Result<Publication<'_>, Failure> {
+    let mut manifest = Map::new();
+    let mut say = |key: &str, value: Value| {
+        let is_said = !value.is_null() && value.as_object().is_none_or(|map| !map.is_empty());
+        if is_said {
+            manifest.insert(key.to_owned(), value);
+        }
+    };
+    say("backend", json!(package.backend));
+    say("config", json!(package.config));
+    say("pool", json!(package.pool));
+    say("annotations", json!(package.annotations));
+    say("task", json!(package.task));
+    say("alias", json!(package.alias.as_ref().map(AliasName::as_str)));
+    Ok(Publication {
+        model: &package.name,
+        version: &package.version,
+        manifest,
+        component: Some(package.component()?),
+        assets: package.assets()?.into_iter().collect(),
+    })
+}
+
+fn send(
+    publication: Publication<'_>,
+    client: &Client,
+    dry_run: bool,
+    out: &Out,
+) -> Result<(), Failure> {
+    let Publication { model, version, manifest, component, assets } = publication;
     let mut form = Form::new();
     // The manifest goes first, so that the server can refuse it before the files have come.
-    form.json("manifest", &manifest);
-    if let Some(component) = &args.component {
+    form.json("manifest", &manifest.into());
+    if let Some(component) = &component {
         form.file("component", body::open(component)?);
     }
     for (name, path) in &assets {
         form.file(&format!("asset:{name}"), body::open(path)?);
     }
-    let answer = client.publish(&args.name, &args.version, form.finish(), args.dry_run.on)?;
+    let answer = client.publish(model, version, form.finish(), dry_run)?;
     let version: Version = answer.read("/version")?;
     for warning in answer.part("/warnings").as_array().into_iter().flatten() {
         out.note(&format!("warning: {}", warning.as_str().unwrap_or_default()));
@@ -45,7 +102,7 @@ pub(super) fn run(args: &PublishArgs, client: &Client, out: &Out) -> Result<(), 
 }
 
 /// The publisher's wishes as the server takes them; what is not named is the server's choice.
-fn manifest(args: &PublishArgs) -> Result<Value, Failure> {
+fn manifest(args: &PublishArgs) -> Result<Map<String, Value>, Failure> {
     let mut manifest = Map::new();
     if let Some(backend) = args.backend.and_then(|backend| backend.to_possible_value()) {
         manifest.insert("backend".to_owned(), backend.get_name().into());
@@ -69,7 +126,7 @@ fn manifest(args: &PublishArgs) -> Result<Value, Failure> {
     if let Some(alias) = &args.alias {
         manifest.insert("alias".to_owned(), alias.as_str().into());
     }
-    Ok(manifest.into())
+    Ok(manifest)
 }
 
 /// The files to send under the names they are sent as; a name given twice is a mistake.
@@ -161,11 +218,11 @@ mod tests {
 
     #[test]
     fn the_manifest_says_only_what_was_typed() {
-        assert_eq!(manifest(&args("modelet publish m 1 --onnx f")).unwrap(), json!({}));
+        assert_eq!(manifest(&args("modelet publish m 1 --onnx f")).unwrap(), Map::new());
         let line = "modelet publish m 1 --onnx f --backend onnxruntime --config k=v --alias canary \
                     --min-instances 1 --label a=b --accuracy 0.5 --accuracy-method top-1";
         assert_eq!(
-            manifest(&args(line)).unwrap(),
+            Value::from(manifest(&args(line)).unwrap()),
             json!({
                 "backend": "onnxruntime", "config": { "k": "v" }, "alias": "canary",
                 "pool": { "min_instances": 1 },

@@ -9,6 +9,10 @@ use super::code::Code;
 
 /// Where `unsafe` may stand, and why it must. The list may only shrink, or grow with a reason.
 const UNSAFE_FILES: &[(&str, &str)] = &[
+    (
+        "guest-sdk/src/randomness.rs",
+        "exports the symbol by which getrandom is told that there is none",
+    ),
     ("host/src/engine/compile.rs", "maps machine code that our own worker compiled"),
     ("host/src/engine/memory.rs", "asks the C library to return freed memory"),
     ("host/src/nn/backend/onnxruntime.rs", "runs one shared session from many threads"),
@@ -118,11 +122,13 @@ fn python_problems(source: &str) -> Vec<String> {
     vec!["does not open with a docstring that says what it owns".to_owned()]
 }
 
-/// A member that does not inherit the lints has none.
+/// A member that neither inherits the lints nor writes them out has none.
 fn manifest_problems(source: &str) -> Vec<String> {
     let is_package = source.contains("[package]");
     let inherits = source.contains("[lints]\nworkspace = true");
-    if is_package && !inherits && !source.contains("[workspace.lints") {
+    // The guest SDK is copied into projects, where there is no workspace to inherit from.
+    let writes_out = source.contains("[lints.clippy]");
+    if is_package && !inherits && !writes_out && !source.contains("[workspace.lints") {
         return vec!["does not inherit the workspace's lints".to_owned()];
     }
     Vec::new()

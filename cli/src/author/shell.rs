@@ -1,0 +1,33 @@
+//! `modelet completions` and `modelet man`: the command line described for shells and for `man`.
+
+use clap::CommandFactory as _;
+
+use crate::args::{Cli, CompletionsArgs};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::out::Out;
+
+pub(crate) fn completions(args: &CompletionsArgs, out: &Out) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "modelet", &mut script);
+    printed(script, out)
+}
+
+pub(crate) fn man(out: &Out) -> Result<(), Failure> {
+    let mut page = Vec::new();
+    let command = Cli::command();
+    let written = clap_mangen::Man::new(command.clone()).render(&mut page).and_then(|()| {
+        // The commands' own pages follow in the same document.
+        command.get_subcommands().filter(|command| !command.is_hide_set()).try_for_each(|command| {
+            let name = format!("modelet {}", command.get_name());
+            clap_mangen::Man::new(command.clone().display_name(name)).render(&mut page)
+        })
+    });
+    written.map_err(|error| Failure::new(Exit::Failed, format!("no manual: {error}")))?;
+    printed(page, out)
+}
+
+fn printed(bytes: Vec<u8>, out: &Out) -> Result<(), Failure> {
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    out.answer(&serde_json::json!({ "text": text }), || text.clone())
+}

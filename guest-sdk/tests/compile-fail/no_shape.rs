@@ -1,0 +1,18 @@
+//! An input whose shape is not said.
+use modelet_guest::{Result, Tensor, model};
+
+struct Model;
+
+#[model]
+impl Model {
+    fn load() -> Result<Self> {
+        Ok(Self)
+    }
+
+    #[output("y", [-1])]
+    fn infer(&mut self, x: Tensor<f32>) -> Result<Tensor<f32>> {
+        Ok(x)
+    }
+}
+
+fn main() {}
