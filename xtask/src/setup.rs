@@ -156,8 +156,9 @@ fn python(cache: &Cache) -> Result<PathBuf> {
         let mut pip = process::command(folder.join("bin/python"));
         pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
         // Compiled files would remember the name under which the environment is made.
-        pip.args(["--no-compile", "--require-hashes", "--only-binary=:all:", "--requirement"]);
-        process::run(pip.arg(&requirements))
+        // The list is whole: what is not on it is left out on purpose, see requirements.in.
+        pip.args(["--no-compile", "--no-deps", "--require-hashes", "--only-binary=:all:"]);
+        process::run(pip.arg("--requirement").arg(&requirements))
     })?;
     Ok(folder.join("bin/python"))
 }
