@@ -10,11 +10,11 @@ import pathlib
 
 import numpy as np
 
-from . import efficientnet, engine, inputs, mnist
+from . import efficientnet, engine, graph, inputs, mnist
 from .checkpoint import read_checkpoint
 
 # Raised when the layout of the folder changes, so that a reader can tell.
-INDEX_FORMAT = 1
+INDEX_FORMAT = 2
 
 DATATYPES = {np.dtype("<f4"): "FP32", np.dtype("u1"): "UINT8"}
 SUFFIXES = {"FP32": "f32", "UINT8": "u8"}
@@ -32,8 +32,10 @@ class Folder:
         self.index = {"format": INDEX_FORMAT, "models": {}, "tensors": {}}
 
     def write(self, name, data):
-        """Writes a file and returns its SHA-256."""
-        (self.path / name).write_bytes(data)
+        """Writes a file, in a folder of its own if `name` has one, and returns its SHA-256."""
+        path = self.path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
         return hashlib.sha256(data).hexdigest()
 
     def tensor(self, name, array):
@@ -45,16 +47,18 @@ class Folder:
         entry = {"file": file, "datatype": datatype, "shape": list(array.shape), "sha256": digest}
         self.index["tensors"][name] = entry
 
-    def model(self, name, module, source, licence, data):
-        """Writes a graph, listed with its one input and output."""
+    def model(self, name, pin, data):
+        """Writes a graph, listed with the package of its weights and its inputs and outputs."""
         file = f"{name}.onnx"
-        digest = self.write(file, data)
-        entry = {"file": file, "sha256": digest, "source": source, "licence": licence}
-        for side, tensors in (("input", module.INPUT), ("output", module.OUTPUT)):
-            ((tensor, shape),) = tensors.items()
-            numeric = [-1 if isinstance(size, str) else size for size in shape]
-            entry[side] = {"name": tensor, "datatype": "FP32", "shape": numeric}
-        self.index["models"][name] = entry
+        model_inputs, model_outputs = graph.describe(data)
+        self.index["models"][name] = {
+            "file": file,
+            "sha256": self.write(file, data),
+            "source": f"{pin['registry']} {pin['package']} {pin['version']}",
+            "licence": pin["licence"],
+            "inputs": model_inputs,
+            "outputs": model_outputs,
+        }
 
     def finish(self):
         """Writes the index; a folder without one is not finished."""
@@ -78,9 +82,7 @@ def build(sources, out):
 def convert(folder, sources, name, module, source):
     """Converts one checkpoint, adds it to the folder and returns the ONNX bytes."""
     model = module.convert(read_checkpoint(sources.open(source).read(module.CHECKPOINT)))
-    pin = sources.pins[source]
-    origin = f"{pin['registry']} {pin['package']} {pin['version']}"
-    folder.model(name, module, origin, pin["licence"], model)
+    folder.model(name, sources.pins[source], model)
     return model
 
 

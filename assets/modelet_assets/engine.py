@@ -4,16 +4,21 @@ import numpy as np
 import onnxruntime
 
 
+def session(model):
+    """A session of the ONNX bytes `model`, on one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
 def logits(model, images):
     """The float32 output `logits` of the ONNX bytes `model`, for each image run alone.
 
     One image a run, because that is what a request brings: an engine may round a batch otherwise.
     """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    rows = [session.run(["logits"], {"image": image[None]})[0] for image in images]
+    classifier = session(model)
+    rows = [classifier.run(["logits"], {"image": image[None]})[0] for image in images]
     return np.concatenate(rows).astype("<f4")
 
 

@@ -1,7 +1,10 @@
 """Where the tests find the downloads and the finished models: set by `cargo xtask test`."""
 
+import json
 import os
 import pathlib
+
+import numpy as np
 
 PINS = pathlib.Path(__file__).parents[1] / "pins.json"
 
@@ -19,3 +22,16 @@ def downloads():
 def models():
     """The finished folder of models."""
     return pathlib.Path(os.environ.get("MODELET_MODELS") or _cache() / "models")
+
+
+def graph(name):
+    """The bytes of a graph of the finished folder."""
+    return (models() / f"{name}.onnx").read_bytes()
+
+
+def load(name):
+    """A listed tensor of the finished folder."""
+    index = json.loads((models() / "index.json").read_text())
+    entry = index["tensors"][name]
+    dtype = {"FP32": "<f4", "UINT8": "u1"}[entry["datatype"]]
+    return np.fromfile(models() / entry["file"], dtype).reshape(entry["shape"])

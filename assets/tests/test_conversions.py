@@ -12,14 +12,7 @@ from modelet_assets.checkpoint import read_checkpoint
 from modelet_assets.sources import SourceError, Sources
 
 from . import folders
-
-
-def load(name):
-    """A listed tensor of the finished folder."""
-    index = json.loads((folders.models() / "index.json").read_text())
-    entry = index["tensors"][name]
-    dtype = {"FP32": "<f4", "UINT8": "u1"}[entry["datatype"]]
-    return np.fromfile(folders.models() / entry["file"], dtype).reshape(entry["shape"])
+from .folders import load
 
 
 class SameBytes(unittest.TestCase):
