@@ -5,6 +5,7 @@ import sys
 
 from .build import build
 from .checkpoint import CheckpointError
+from .frame import FrameError
 from .sources import SourceError, Sources
 
 
@@ -17,13 +18,14 @@ def main():
     arguments = parser.parse_args()
     try:
         index = build(Sources(arguments.pins, arguments.downloads), arguments.out)
-    except (CheckpointError, SourceError) as error:
+    except (CheckpointError, FrameError, SourceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     digits = index["digits"]
     print(f"mnist: {digits['correct']} of {digits['count']} digits right")
     for photograph in index["photographs"]:
         print("efficientnet-lite0: {name} is {label} ({probability})".format(**photograph))
+    print("ease: recall@20 is {recall@20} for {people} people".format(**index["recommender"]))
     return 0
 
 

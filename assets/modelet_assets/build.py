@@ -1,7 +1,8 @@
 """Makes the folder of models: graphs, inputs, the bare engine's answers, and an index of them.
 
 Everything in the folder is a function of the pinned downloads and of this package, byte for byte;
-only the engine's answers may differ in their last bits between processors.
+only the engine's answers and the trained recommender may differ in their last bits between
+processors.
 """
 
 import hashlib
@@ -10,7 +11,7 @@ import pathlib
 
 import numpy as np
 
-from . import efficientnet, engine, graph, inputs, minilm, mnist, sentences
+from . import efficientnet, engine, graph, inputs, minilm, mnist, recommender, sentences
 from .checkpoint import read_checkpoint
 from .safetensors import read_safetensors
 
@@ -78,6 +79,7 @@ def build(sources, out):
     add_photographs(folder, sources, photo_model)
     add_embedding(folder, sources)
     add_sentences(folder, sources)
+    add_recommender(folder, sources)
     folder.finish()
     return folder.index
 
@@ -158,3 +160,14 @@ def add_sentences(folder, sources):
     rows = ",\n".join(map(json.dumps, sentences.token_ids(tokenizer, texts)))
     folder.write("sentences-ids.json", f"[\n{rows}\n]\n".encode())
     folder.index["sentences"] = {"count": len(texts), "max_tokens": sentences.MAX_TOKENS}
+
+
+
+def add_recommender(folder, sources):
+    """Trains the recommender, and adds it with the films' titles and its scores."""
+    likes = recommender.read_likes(sources.open("movielens-ratings").read(recommender.RATINGS))
+    model = recommender.convert(recommender.train(likes.matrix))
+    folder.model("ease", sources.pins["movielens-ratings"], model)
+    folder.write("ease-titles.txt", "".join(title + "\n" for title in likes.titles).encode())
+    folder.index["recommender"] = recommender.evaluate(likes.matrix)
+    folder.write("ease-metrics.json", (json.dumps(folder.index["recommender"]) + "\n").encode())
