@@ -11,7 +11,7 @@ import pathlib
 
 import numpy as np
 
-from . import efficientnet, engine, graph, inputs, minilm, mnist, recommender, sentences
+from . import efficientnet, engine, graph, inputs, minilm, mnist, recommender, sentences, speech
 from .checkpoint import read_checkpoint
 from .safetensors import read_safetensors
 
@@ -79,6 +79,7 @@ def build(sources, out):
     add_photographs(folder, sources, photo_model)
     add_embedding(folder, sources)
     add_sentences(folder, sources)
+    add_speech(folder, sources)
     add_recommender(folder, sources)
     folder.finish()
     return folder.index
@@ -161,6 +162,14 @@ def add_sentences(folder, sources):
     folder.write("sentences-ids.json", f"[\n{rows}\n]\n".encode())
     folder.index["sentences"] = {"count": len(texts), "max_tokens": sentences.MAX_TOKENS}
 
+
+def add_speech(folder, sources):
+    """Adds the voice-activity model, a recording, and the probability of speech in each frame."""
+    model = sources.open("silero-vad-graph").read(speech.GRAPH)
+    folder.model("silero-vad", sources.pins["silero-vad-graph"], model)
+    samples = speech.read_recording(sources.open("speech-recording").read(speech.RECORDING))
+    folder.tensor("speech", samples)
+    folder.tensor("speech-probs", speech.probabilities(model, samples))
 
 
 def add_recommender(folder, sources):
