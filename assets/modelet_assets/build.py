@@ -11,7 +11,18 @@ import pathlib
 
 import numpy as np
 
-from . import efficientnet, engine, graph, inputs, minilm, mnist, recommender, sentences, speech
+from . import (
+    efficientnet,
+    engine,
+    graph,
+    inputs,
+    minilm,
+    mnist,
+    pictures,
+    recommender,
+    sentences,
+    speech,
+)
 from .checkpoint import read_checkpoint
 from .safetensors import read_safetensors
 
@@ -77,6 +88,7 @@ def build(sources, out):
         folder, sources, "efficientnet-lite0", efficientnet, "efficientnet-checkpoint"
     )
     add_photographs(folder, sources, photo_model)
+    add_pictures(folder, sources)
     add_embedding(folder, sources)
     add_sentences(folder, sources)
     add_speech(folder, sources)
@@ -140,6 +152,17 @@ def add_photographs(folder, sources, model):
         )
     folder.index["photographs"] = answers
 
+
+def add_pictures(folder, sources):
+    """Adds picture files of many forms, each with its tensor [3, 224, 224]."""
+    names = []
+    for picture in pictures.PICTURES:
+        data = picture.read(sources)
+        name = f"pictures/{picture.name}"
+        folder.write(name, data)
+        folder.tensor(name.rsplit(".", 1)[0], inputs.read_photograph(data)[0])
+        names.append(name)
+    folder.index["pictures"] = names
 
 
 def add_embedding(folder, sources):
