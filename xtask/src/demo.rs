@@ -6,6 +6,8 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use crate::args::{DEFAULT_LISTEN, DemoOptions};
+use crate::examples;
+use crate::guests;
 use crate::process;
 use crate::server::Server;
 use crate::setup::{self, Ready};
@@ -21,7 +23,9 @@ struct Index(Value);
 pub(crate) fn run(options: &DemoOptions) -> Result<()> {
     let mut stages = Stages::default();
     let ready = stages.run("set up", || setup::prepare(&[]))?;
+    stages.run("WebAssembly toolchain", guests::provide_toolchain)?;
     stages.run("build", || build(&ready))?;
+    stages.run("build the examples", || guests::build(&ready))?;
     let server = show(&mut stages, &ready, options)?;
     if options.once {
         return stages.run("stop", || server.stop());
@@ -55,13 +59,22 @@ fn show(stages: &mut Stages, ready: &Ready, options: &DemoOptions) -> Result<Ser
     println!("    {}", server.url);
     stages.run("publish", || publish(ready, &server.url))?;
     stages.run("call", || call(ready, &server.url))?;
+    stages.run("publish the examples", || examples::publish(ready, &server.url))?;
+    stages.run("call the examples", || examples::call(ready, &server.url))?;
     stages.run("account", || modelet(ready, &server.url, &["efficiency"], &[]))?;
     Ok(server)
 }
 
 /// Builds the `modelet` command.
 pub(crate) fn build(ready: &Ready) -> Result<()> {
-    process::run(ready.cargo().args(["build", "--profile", "ci", "--bin", "modelet"]))
+    process::run(ready.cargo().args([
+        "build",
+        "--workspace",
+        "--profile",
+        "ci",
+        "--bin",
+        "modelet",
+    ]))
 }
 
 /// Publishes the models there are; a model that is there already is no error.

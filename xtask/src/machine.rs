@@ -10,11 +10,11 @@ use crate::process;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Need {
     /// What it is to people.
-    name: &'static str,
+    pub(crate) name: &'static str,
     /// Debian's package of it.
-    package: &'static str,
+    pub(crate) package: &'static str,
     /// Runs only where it is there.
-    check: &'static [&'static str],
+    pub(crate) check: &'static [&'static str],
 }
 
 /// Makes the Python environment and fetches from PyPI.

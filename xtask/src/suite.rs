@@ -7,7 +7,10 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::check::{self, Part};
 use crate::demo;
+use crate::examples;
+use crate::guests;
 use crate::machine::CURL;
+use crate::newcomer;
 use crate::process::{self, workspace};
 use crate::server::Server;
 use crate::setup::{self, Ready};
@@ -20,6 +23,7 @@ const NEXTEST_VERSION: &str = "0.9.143";
 pub(crate) fn run() -> Result<()> {
     let mut stages = Stages::default();
     let ready = stages.run("set up", || setup::prepare(&[CURL]))?;
+    stages.run("WebAssembly toolchain", guests::provide_toolchain)?;
     stages.run("cargo-nextest", install_nextest)?;
     for part in [Part::Format, Part::Tidy, Part::Licences] {
         stages.attempt(part.name(), || check::run_part(part));
@@ -27,7 +31,11 @@ pub(crate) fn run() -> Result<()> {
     stages.attempt("asset tests", || asset_tests(&ready));
     stages.attempt(Part::Lints.name(), || check::run_part(Part::Lints));
     stages.run("build", || nextest(&ready, &["--no-run"]))?;
-    stages.attempt("examples and clients", || against_a_server(&ready));
+    stages.run("modelet", || demo::build(&ready))?;
+    stages.run("examples", || guests::build(&ready))?;
+    stages.attempt("examples' tests", || guests::test(&ready));
+    stages.attempt("clients", || against_a_server(&ready));
+    stages.attempt("a newcomer's path", || newcomer::run(&ready));
     stages.attempt("demo, twice", || demo::twice(&ready));
     stages.attempt("doc tests", || {
         process::run(ready.cargo().args(["test", "--doc", "--workspace", "--profile", "ci"]))
@@ -56,13 +64,14 @@ fn asset_tests(ready: &Ready) -> Result<()> {
 
 /// Runs the README's examples and the real clients against one server with the example models.
 fn against_a_server(ready: &Ready) -> Result<()> {
-    demo::build(ready)?;
     let data_dir = ready.scratch("examples")?;
     let server = Server::start(ready, "127.0.0.1:0", data_dir.path())?;
     demo::publish(ready, &server.url)?;
+    examples::publish(ready, &server.url)?;
     run_examples(ready, &server.url)?;
     let mut clients = ready.command(&ready.python);
     clients.current_dir(workspace().join("tests")).env("MODELET_SERVER", &server.url);
+    clients.env("MODELET", ready.built("modelet")).env("MODELET_GUESTS", ready.folder("guests"));
     process::run(clients.args(["-m", "unittest", "discover", "-t", ".", "-s", "clients"]))?;
     server.stop()
 }

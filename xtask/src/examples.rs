@@ -1,0 +1,127 @@
+//! The example models in the demo: published by their packages and called with text, pictures, films
+//! and sound.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::guests::{self, EXAMPLES};
+use crate::process::{self, workspace};
+use crate::setup::Ready;
+
+/// The second version of `embedding`, in its folder.
+const SECOND: &str = "modelet-int8.toml";
+
+/// Publishes every example, and a second version of one of them.
+pub(crate) fn publish(ready: &Ready, url: &str) -> Result<()> {
+    let examples = workspace().join("examples");
+    let packages = EXAMPLES.iter().map(|example| examples.join(example));
+    for package in packages.chain([examples.join("embedding").join(SECOND)]) {
+        let mut publish = guests::modelet(ready);
+        publish.args(["publish", "--server", url, "--package"]).arg(package);
+        process::run(&mut publish)?;
+    }
+    Ok(())
+}
+
+/// Calls each of them and prints what it answered.
+pub(crate) fn call(ready: &Ready, url: &str) -> Result<()> {
+    embedding(ready, url)?;
+    image_classifier(ready, url)?;
+    recommender(ready, url)?;
+    voice_activity(ready, url)
+}
+
+/// Two versions behind an alias: the same calls, before and after it moves.
+fn embedding(ready: &Ready, url: &str) -> Result<()> {
+    let texts = [
+        "A man is eating food.",
+        "Someone is having a meal.",
+        "The stock market fell sharply today.",
+    ];
+    for version in ["1.0.0", "1.1.0"] {
+        let mut alias = guests::modelet(ready);
+        alias.args(["alias", "set", "embedding", "live", version, "--server", url]);
+        process::output(&mut alias)?;
+        let input = format!("text={}", json!(texts));
+        let answer = infer(ready, url, "embedding", &["--input", &input])?;
+        let vectors = numbers(&answer, 0)?;
+        let cosine = |a: usize, b: usize| {
+            let row = |index: usize| vectors.chunks(384).nth(index).unwrap_or_default();
+            row(a).iter().zip(row(b)).map(|(a, b)| a * b).sum::<f64>()
+        };
+        let served = answer.get("model_version").and_then(Value::as_str).unwrap_or_default();
+        println!(
+            "    embedding@{served}: '{}' is {:.3} like '{}' and {:.3} like '{}'",
+            texts[0],
+            cosine(0, 1),
+            texts[1],
+            cosine(0, 2),
+            texts[2]
+        );
+        ensure!(served == version, "the alias points at {version}, but {served} answered");
+    }
+    Ok(())
+}
+
+fn image_classifier(ready: &Ready, url: &str) -> Result<()> {
+    for picture in ["coffee-palette.png", "camera-grey.jpg", "flower.jpg"] {
+        let file = ready.models.join("pictures").join(picture);
+        // A raw file of BYTES has each element behind its length.
+        let bytes = fs::read(&file).with_context(|| format!("no picture {}", file.display()))?;
+        let mut element = u32::try_from(bytes.len())?.to_le_bytes().to_vec();
+        element.extend(bytes);
+        let scratch = ready.scratch(picture)?;
+        let raw = scratch.path().join("image");
+        fs::write(&raw, element)?;
+        let input = format!("image={}:1", raw.display());
+        let answer = infer(ready, url, "image-classifier", &["--input-file", &input])?;
+        let (labels, shares) = (texts(&answer, 0)?, numbers(&answer, 1)?);
+        let first = labels.first().zip(shares.first()).context("no label")?;
+        println!("    image-classifier: {picture} shows {} ({:.3})", first.0, first.1);
+    }
+    Ok(())
+}
+
+fn recommender(ready: &Ready, url: &str) -> Result<()> {
+    let liked = "liked=[\"Toy Story\", \"Finding Nemo\"]";
+    let answer = infer(ready, url, "recommender", &["--input", liked, "--input", "k=[4]"])?;
+    println!(
+        "    recommender: after Toy Story and Finding Nemo, {}",
+        texts(&answer, 0)?.join(", ")
+    );
+    Ok(())
+}
+
+fn voice_activity(ready: &Ready, url: &str) -> Result<()> {
+    let audio = format!("audio={}", ready.models.join("speech.f32").display());
+    let answer = infer(ready, url, "voice-activity", &["--input-file", &audio])?;
+    let segments = numbers(&answer, 0)?;
+    let spoken = segments.chunks(2).map(|segment| match segment {
+        [start, end] => format!("{start:.2} to {end:.2} s"),
+        _ => String::new(),
+    });
+    println!("    voice-activity: there is speech from {}", spoken.collect::<Vec<_>>().join(", "));
+    Ok(())
+}
+
+fn infer(ready: &Ready, url: &str, model: &str, inputs: &[&str]) -> Result<Value> {
+    let mut infer = guests::modelet(ready);
+    infer.args(["infer", model, "--json", "--server", url]).args(inputs);
+    Ok(serde_json::from_slice(&process::output(&mut infer)?)?)
+}
+
+fn output(answer: &Value, place: usize) -> Result<&Vec<Value>> {
+    let data = answer.pointer(&format!("/outputs/{place}/data")).and_then(Value::as_array);
+    data.with_context(|| format!("no output {place} in {answer}"))
+}
+
+fn numbers(answer: &Value, place: usize) -> Result<Vec<f64>> {
+    Ok(output(answer, place)?.iter().filter_map(Value::as_f64).collect())
+}
+
+fn texts(answer: &Value, place: usize) -> Result<Vec<String>> {
+    let texts = output(answer, place)?.iter().filter_map(Value::as_str);
+    Ok(texts.map(str::to_owned).collect())
+}
