@@ -88,7 +88,11 @@ pub mod component {
         let mut slot = model.borrow_mut();
         let model = match &mut *slot {
             Some(model) => model,
-            empty => empty.insert(M::load_model()?),
+            empty => {
+                // A panic ends the instance; without this nobody would know why.
+                std::panic::set_hook(Box::new(|panic| crate::log::error(panic)));
+                empty.insert(M::load_model()?)
+            }
         };
         let named = |(name, tensor)| (name, Handle::new(tensor));
         let answer = model.call(Inputs::new(inputs.into_iter().map(named).collect()))?;

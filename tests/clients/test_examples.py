@@ -11,6 +11,7 @@ import os
 import pathlib
 import subprocess
 import tempfile
+import threading
 import unittest
 
 import numpy as np
@@ -18,6 +19,7 @@ import onnxruntime
 import tokenizers
 import tritonclient.http as http
 from PIL import Image
+from tritonclient.utils import InferenceServerException
 
 from .models import ADDRESS, FOLDER
 
@@ -58,13 +60,14 @@ def sentences():
 class Example(unittest.TestCase):
     """What all examples are tested with."""
 
-    def setUp(self):
-        self.client = http.InferenceServerClient(ADDRESS, concurrency=CONCURRENT)
-        self.addCleanup(self.client.close)
+    # The client cannot be shared by threads.
+    clients = threading.local()
 
-    def infer(self, model, inputs, version=""):
+    def infer(self, model, inputs, version):
         """The answer to one call."""
-        return self.client.infer(model, inputs, model_version=version)
+        if not hasattr(self.clients, "own"):
+            self.clients.own = http.InferenceServerClient(ADDRESS)
+        return self.clients.own.infer(model, inputs, model_version=version)
 
     def check_all(self, check, inputs):
         """Calls with all inputs, many at once, and compares each answer with its own."""
@@ -212,7 +215,7 @@ class ImageClassifier(Example):
         self.check_all(check, map(picture, range(INPUTS)))
 
     def test_what_is_no_picture_is_the_callers_mistake(self):
-        with self.assertRaisesRegex(http.InferenceServerException, "neither a JPEG nor a PNG"):
+        with self.assertRaisesRegex(InferenceServerException, "neither a JPEG nor a PNG"):
             self.answer(b"GIF89a")
 
 

@@ -18,8 +18,7 @@ const LINKERS: [&str; 6] =
     ["wasm-ld", "wasm-ld-21", "wasm-ld-20", "wasm-ld-19", "wasm-ld-18", "rust-lld"];
 
 /// 128 KiB of stack beside the data: Rust's own megabyte would be 16 more pages of each instance. Vector
-/// instructions, for pre-processing. And for crates that ask for randomness, an answer of the guest
-/// SDK's: there is none.
+/// instructions, for pre-processing. And for crates that ask for randomness, the guest SDK's answer.
 const FLAGS: &str = r#"["-Clink-arg=-zstack-size=131072", "-Ctarget-feature=+simd128", "--cfg=getrandom_backend=\"custom\""]"#;
 
 /// A way to compile for WebAssembly.

@@ -11,7 +11,7 @@ use super::code::Code;
 const UNSAFE_FILES: &[(&str, &str)] = &[
     (
         "guest-sdk/src/randomness.rs",
-        "exports the symbol by which getrandom is told that there is none",
+        "exports the symbol that getrandom calls where there is no randomness",
     ),
     ("host/src/engine/compile.rs", "maps machine code that our own worker compiled"),
     ("host/src/engine/memory.rs", "asks the C library to return freed memory"),
