@@ -32,6 +32,7 @@ use crate::registry::{
     CollectError, FileRegistry, OpenError, OpenReport, RealDisk, Registry as _, Snapshot,
     SystemClock, TornTail, Version,
 };
+use crate::uploads::Uploads;
 use crate::verdicts::Verdicts;
 use crate::worker::Worker;
 
@@ -117,6 +118,8 @@ pub struct Host {
     ledger: Arc<Ledger>,
     metrics: Arc<Metrics>,
     verdicts: Arc<Verdicts>,
+    /// Blobs that came by digest and that no version names yet.
+    uploads: Uploads,
     request_ids: RequestIds,
     /// Which requests are under way.
     requests: Requests,
@@ -160,6 +163,7 @@ impl Host {
         let (registry, opened) =
             FileRegistry::open(data_dir.path(), Arc::new(RealDisk), Arc::new(SystemClock))?;
         log_opened(&opened);
+        let uploads = Uploads::open(&registry, config.limits.clone());
         let ledger = Arc::new(Ledger::new(Clock::monotonic()));
         restore(&ledger, &data_dir);
         let (backends, options) = engines(&config);
@@ -207,6 +211,7 @@ impl Host {
         }));
         Ok(Arc::new(Self {
             admission: Admission::new(config.limits.clone()),
+            uploads,
             config,
             registry,
             deployments,
@@ -243,6 +248,7 @@ impl Host {
             loop {
                 ticks.tick().await;
                 host.deployments.tend().await;
+                host.tend_uploads();
             }
         });
         let host = Arc::clone(self);
@@ -255,6 +261,19 @@ impl Host {
                 let host = Arc::clone(&host);
                 let checkpoint = tokio::task::spawn_blocking(move || host.checkpoint(extent));
                 extent = checkpoint.await.unwrap_or(Extent::Whole);
+            }
+        });
+    }
+
+    /// Lets go of uploads whose time is over, in the background.
+    fn tend_uploads(self: &Arc<Self>) {
+        let host = Arc::clone(self);
+        if !self.uploads.is_any(self.registry.blobs()) {
+            return;
+        }
+        tokio::task::spawn_blocking(move || {
+            if host.uploads.expire(host.registry.blobs(), host.metrics.refusals()) {
+                host.collect_soon();
             }
         });
     }
@@ -314,6 +333,11 @@ impl Host {
     /// What the gates found out before.
     pub fn verdicts(&self) -> &Verdicts {
         &self.verdicts
+    }
+
+    /// Blobs that came by digest and that no version names yet.
+    pub fn uploads(&self) -> &Uploads {
+        &self.uploads
     }
 
     /// Where request ids come from.
