@@ -10,31 +10,41 @@ use serde_json::{Map, Value, json};
 
 use super::{models, update};
 use crate::args::{Pair, PublishArgs};
-use crate::body;
 use crate::client::{Answer, Client};
 use crate::documents::Version;
 use crate::failure::Failure;
 use crate::multipart::Form;
 use crate::out::Out;
 use crate::table;
+use crate::upload::{self, Staged};
 
 /// The asset that the pass-through component serves.
 const GRAPH: &str = "model.onnx";
 
 pub(super) fn run(args: &PublishArgs, client: &Client, out: &Out) -> Result<(), Failure> {
-    let manifest = manifest(args)?;
+    let mut manifest = manifest(args)?;
     let mut assets = assets(args)?;
     if let Some(graph) = &args.onnx {
         add_external_data(graph, &mut assets);
     }
+    let mut parts = Vec::new();
+    if let Some(path) = &args.component {
+        match upload::stage(client, path, out)? {
+            Staged::Part(file) => parts.push(("component".to_owned(), file)),
+            Staged::Blob(digest) => manifest["component"] = digest.to_string().into(),
+        }
+    }
+    for (name, path) in &assets {
+        match upload::stage(client, path, out)? {
+            Staged::Part(file) => parts.push((format!("asset:{name}"), file)),
+            Staged::Blob(digest) => manifest["assets"][name.as_str()] = digest.to_string().into(),
+        }
+    }
     let mut form = Form::new();
     // The manifest goes first, so that the server can refuse it before the files have come.
     form.json("manifest", &manifest);
-    if let Some(component) = &args.component {
-        form.file("component", body::open(component)?);
-    }
-    for (name, path) in &assets {
-        form.file(&format!("asset:{name}"), body::open(path)?);
+    for (name, file) in parts {
+        form.file(&name, file);
     }
     let answer = client.publish(&args.name, &args.version, form.finish(), args.dry_run.on)?;
     let version: Version = answer.read("/version")?;
