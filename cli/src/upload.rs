@@ -115,7 +115,8 @@ fn is_worth_another(failure: &Failure) -> bool {
     matches!(failure.exit(), Exit::Unreachable | Exit::Unavailable)
 }
 
-/// Waits before another try; gives `failure` back after the last one.
+/// Waits before another try, for longer each time; gives `failure` back after the last one.
+#[allow(clippy::disallowed_methods, reason = "nothing tells when a server comes back")]
 fn pause(tries: &mut u32, failure: Failure) -> Result<(), Failure> {
     *tries += 1;
     if *tries >= TRIES {

@@ -160,9 +160,7 @@ impl Host {
         let Options { config, data_dir, worker } = options;
         let system = |what| move |error| StartError::System { what, error };
         crate::engine::memory::return_large_blocks();
-        let (registry, opened) =
-            FileRegistry::open(data_dir.path(), Arc::new(RealDisk), Arc::new(SystemClock))?;
-        log_opened(&opened);
+        let registry = open_registry(&data_dir)?;
         let uploads = Uploads::open(&registry, config.limits.clone());
         let ledger = Arc::new(Ledger::new(Clock::monotonic()));
         restore(&ledger, &data_dir);
@@ -268,9 +266,6 @@ impl Host {
     /// Lets go of uploads whose time is over, in the background.
     fn tend_uploads(self: &Arc<Self>) {
         let host = Arc::clone(self);
-        if !self.uploads.is_any(self.registry.blobs()) {
-            return;
-        }
         tokio::task::spawn_blocking(move || {
             if host.uploads.expire(host.registry.blobs(), host.metrics.refusals()) {
                 host.collect_soon();
@@ -467,6 +462,13 @@ fn graph_store(
     let compute = &config.compute;
     let resident_bytes = share_of_memory(compute.resident_graph_bytes, GRAPH_MEMORY_PART);
     GraphStore::new(backends, options, compute.graph_bytes, resident_bytes, Arc::clone(ledger))
+}
+
+fn open_registry(data_dir: &DataDir) -> Result<FileRegistry, OpenError> {
+    let (registry, opened) =
+        FileRegistry::open(data_dir.path(), Arc::new(RealDisk), Arc::new(SystemClock))?;
+    log_opened(&opened);
+    Ok(registry)
 }
 
 /// Says what opening the registry found and repaired: the operator hears of it here or never.

@@ -67,11 +67,6 @@ impl Uploads {
         }
     }
 
-    /// Whether there is any upload whose time may be over.
-    pub fn is_any(&self, blobs: &FileBlobs) -> bool {
-        self.totals(blobs).0 > 0
-    }
-
     /// A version names these blobs now.
     pub fn named(&self, blobs: impl Iterator<Item = BlobRef>) {
         let mut waiting = self.waiting();

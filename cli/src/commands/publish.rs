@@ -27,22 +27,29 @@ pub(super) fn run(args: &PublishArgs, client: &Client, out: &Out) -> Result<(), 
     if let Some(graph) = &args.onnx {
         add_external_data(graph, &mut assets);
     }
-    let mut parts = Vec::new();
+    let (mut parts, mut blobs) = (Vec::new(), Map::new());
     if let Some(path) = &args.component {
         match upload::stage(client, path, out)? {
             Staged::Part(file) => parts.push(("component".to_owned(), file)),
-            Staged::Blob(digest) => manifest["component"] = digest.to_string().into(),
+            Staged::Blob(digest) => {
+                manifest.insert("component".to_owned(), digest.to_string().into());
+            }
         }
     }
     for (name, path) in &assets {
         match upload::stage(client, path, out)? {
             Staged::Part(file) => parts.push((format!("asset:{name}"), file)),
-            Staged::Blob(digest) => manifest["assets"][name.as_str()] = digest.to_string().into(),
+            Staged::Blob(digest) => {
+                blobs.insert(name.to_string(), digest.to_string().into());
+            }
         }
+    }
+    if !blobs.is_empty() {
+        manifest.insert("assets".to_owned(), blobs.into());
     }
     let mut form = Form::new();
     // The manifest goes first, so that the server can refuse it before the files have come.
-    form.json("manifest", &manifest);
+    form.json("manifest", &manifest.into());
     for (name, file) in parts {
         form.file(&name, file);
     }
@@ -55,7 +62,7 @@ pub(super) fn run(args: &PublishArgs, client: &Client, out: &Out) -> Result<(), 
 }
 
 /// The publisher's wishes as the server takes them; what is not named is the server's choice.
-fn manifest(args: &PublishArgs) -> Result<Value, Failure> {
+fn manifest(args: &PublishArgs) -> Result<Map<String, Value>, Failure> {
     let mut manifest = Map::new();
     if let Some(backend) = args.backend.and_then(|backend| backend.to_possible_value()) {
         manifest.insert("backend".to_owned(), backend.get_name().into());
@@ -79,7 +86,7 @@ fn manifest(args: &PublishArgs) -> Result<Value, Failure> {
     if let Some(alias) = &args.alias {
         manifest.insert("alias".to_owned(), alias.as_str().into());
     }
-    Ok(manifest.into())
+    Ok(manifest)
 }
 
 /// The files to send under the names they are sent as; a name given twice is a mistake.
@@ -171,11 +178,11 @@ mod tests {
 
     #[test]
     fn the_manifest_says_only_what_was_typed() {
-        assert_eq!(manifest(&args("modelet publish m 1 --onnx f")).unwrap(), json!({}));
+        assert!(manifest(&args("modelet publish m 1 --onnx f")).unwrap().is_empty());
         let line = "modelet publish m 1 --onnx f --backend onnxruntime --config k=v --alias canary \
                     --min-instances 1 --label a=b --accuracy 0.5 --accuracy-method top-1";
         assert_eq!(
-            manifest(&args(line)).unwrap(),
+            Value::from(manifest(&args(line)).unwrap()),
             json!({
                 "backend": "onnxruntime", "config": { "k": "v" }, "alias": "canary",
                 "pool": { "min_instances": 1 },

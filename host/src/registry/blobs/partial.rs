@@ -7,13 +7,13 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
-use super::{BlobError, BlobLease, Draft, FileBlobs, Store, failed, locked};
+use super::{BlobError, BlobLease, DiskFile, Draft, FileBlobs, Store, failed, locked};
 use crate::digest::Digest;
 use crate::version::BlobRef;
 
@@ -129,7 +129,7 @@ impl FileBlobs {
             return Err(PartialError::Offset { digest, expected, at });
         }
         if let Some(other) = other {
-            store.remove_partial(&digest, other)?;
+            store.put_away_partial(&digest, other)?;
             partials.remove(&digest);
         }
         let path = store.partial_path(&digest, length);
@@ -156,12 +156,21 @@ impl FileBlobs {
     /// # Errors
     /// When the disk refuses; what was not removed is met again.
     pub fn remove_idle_partials(&self, idle: Duration) -> Result<u64, BlobError> {
-        let mut partials = locked(&self.0.partials);
+        let removed = self.0.put_away_idle_partials(idle)?;
+        // Freeing large files takes its time, so it happens when uploads go on.
+        self.0.empty(&self.0.trash)?;
+        Ok(removed)
+    }
+}
+
+impl Store {
+    fn put_away_idle_partials(&self, idle: Duration) -> Result<u64, BlobError> {
+        let mut partials = locked(&self.partials);
         let is_idle = |partial: &Partial| !partial.is_taken && partial.touched.elapsed() >= idle;
         let idle = partials.iter().filter(|(_, partial)| is_idle(partial));
         let idle: Vec<_> = idle.map(|(digest, partial)| (*digest, partial.state)).collect();
         for (digest, state) in &idle {
-            self.0.remove_partial(digest, *state)?;
+            self.put_away_partial(digest, *state)?;
             partials.remove(digest);
         }
         Ok(idle.len() as u64)
@@ -246,7 +255,7 @@ impl Drop for PartialWriter {
         if self.is_over {
             if !self.draft.stays {
                 // Before anybody can begin it anew. Should it fail, the next one empties the file.
-                let _ = store.disk.remove(&self.draft.path);
+                let _ = store.put_away_partial(&self.digest, self.state);
                 self.draft.stays = true;
             }
             partials.remove(&self.digest);
@@ -270,7 +279,7 @@ impl Store {
     }
 
     /// Makes a file; one that could not be removed before is emptied.
-    fn create_partial(&self, path: &std::path::Path) -> io::Result<Box<dyn super::DiskFile>> {
+    fn create_partial(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         match self.disk.create(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let mut file = self.disk.open(path)?;
@@ -281,11 +290,13 @@ impl Store {
         }
     }
 
-    fn remove_partial(&self, digest: &Digest, state: PartialBlob) -> Result<(), BlobError> {
+    /// Takes a file out of the way; it goes with the trash.
+    fn put_away_partial(&self, digest: &Digest, state: PartialBlob) -> Result<(), BlobError> {
         let path = self.partial_path(digest, state.length);
-        match self.disk.remove(&path) {
+        let name = path.file_name().unwrap_or_default();
+        match self.disk.rename(&path, &self.trash.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(failed("removing", &path)(error))
+                Err(failed("renaming", &path)(error))
             }
             _ => Ok(()),
         }
@@ -301,7 +312,7 @@ impl Store {
             let size = self.disk.size(&path).map_err(failed("looking up", &path))?;
             let state = PartialBlob { bytes: size.unwrap_or(0), length };
             if state.bytes > length || partials.contains_key(&digest) {
-                self.remove_partial(&digest, state)?;
+                self.put_away_partial(&digest, state)?;
             } else {
                 partials.insert(digest, Partial::new(state));
             }
@@ -318,8 +329,6 @@ fn named(name: &str) -> Option<(Digest, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::super::super::disk::{Disk as _, Fault, SimDisk, SyncSite};
     use super::super::BlobStore as _;
     use super::*;
