@@ -242,7 +242,8 @@ pub(crate) struct DryRun {
     --asset model.onnx=sentiment.onnx --asset vocab.txt=vocab.txt\n\n\
     A version never changes: publishing the same again is fine, something else under the same\n\
     version is a conflict (exit code 4). The first version of a model becomes 'live'; later ones\n\
-    only with --alias live."
+    only with --alias live. Files that the server has already are not sent again, and the upload\n\
+    of a large file goes on where an earlier try ended."
 )]
 pub(crate) struct PublishArgs {
     /// The model's name

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Cursor, IsTerminal, Read, Take};
+use std::io::{self, Cursor, IsTerminal, Read, Seek, SeekFrom, Take};
 use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -64,15 +64,21 @@ impl Body {
 
     /// Shows a bar on stderr while the body is sent, if that is a terminal and it takes a while.
     pub(crate) fn show_progress(&mut self) {
+        self.show_progress_of("sending");
+    }
+
+    /// The same under another word for what is done with it.
+    pub(crate) fn show_progress_of(&mut self, doing: &'static str) {
         if self.length < PROGRESS_FROM_BYTES || !io::stderr().is_terminal() {
             return;
         }
         let bar = ProgressBar::new(self.length);
         if let Ok(style) = ProgressStyle::with_template(
-            "sending {bar:30} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}",
+            "{msg} {bar:30} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}",
         ) {
             bar.set_style(style);
         }
+        bar.set_message(doing);
         self.progress = Some(bar);
     }
 }
@@ -141,6 +147,21 @@ impl OpenFile {
     /// The file's length in bytes.
     pub(crate) fn length(&self) -> u64 {
         self.length
+    }
+
+    /// The file from its `offset`th byte on.
+    ///
+    /// # Errors
+    /// When the file is not that long.
+    pub(crate) fn skip(mut self, offset: u64) -> Result<Self, Failure> {
+        let Some(length) = self.length.checked_sub(offset) else {
+            let text = format!("'{}' has less than {offset} bytes", self.path.display());
+            return Err(Failure::new(Exit::Failed, text));
+        };
+        self.length = length;
+        let sought = self.file.seek(SeekFrom::Start(offset));
+        sought.map_err(|error| unreadable(&self.path, &error))?;
+        Ok(self)
     }
 }
 

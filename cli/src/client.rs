@@ -2,6 +2,7 @@
 
 mod transport;
 
+use modelet_host::digest::Digest;
 use modelet_host::names::{AliasName, ModelName, VersionName};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -37,6 +38,26 @@ pub(crate) struct InferAnswer {
     pub(crate) server_timing: Option<String>,
 }
 
+/// What a server has of a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BlobState {
+    /// All of it.
+    Whole,
+    /// Its upload goes on at this byte.
+    Part(u64),
+    /// The server takes no blobs by digest, as one older than this client.
+    Unsupported,
+}
+
+/// What came of sending bytes of a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// The server has it or more of it.
+    Taken,
+    /// Another request sends it, or it goes on elsewhere.
+    NotNow,
+}
+
 /// Where the targets of an alias are set.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AliasPlace<'a> {
@@ -45,6 +66,8 @@ pub(crate) struct AliasPlace<'a> {
 }
 
 const INFERENCE_HEADER: &str = "inference-header-content-length";
+/// Where the upload of a blob goes on.
+const OFFSET_HEADER: &str = "upload-offset";
 
 impl Client {
     /// A client of the server at `server`; nothing is sent yet.
@@ -86,6 +109,37 @@ impl Client {
         let path = changing(&version_path(model, version), dry_run);
         let payload = Payload::Stream { content_type, body };
         self.json(Request::new(Method::Put, path).payload(payload))
+    }
+
+    /// What the server has of a blob.
+    pub(crate) fn blob(&self, digest: &Digest) -> Result<BlobState, Failure> {
+        let request = Request::new(Method::Head, blob_path(digest)).quick().accepting(404);
+        let response = self.transport.send(request)?;
+        if response.status != 404 {
+            return Ok(BlobState::Whole);
+        }
+        let Some(offset) = response.header(OFFSET_HEADER) else {
+            return Ok(BlobState::Unsupported);
+        };
+        offset.parse().map(BlobState::Part).map_err(|_| not_modelet(OFFSET_HEADER))
+    }
+
+    /// Sends the bytes of a blob of `length` bytes from `offset` on.
+    pub(crate) fn send_blob(
+        &self,
+        digest: &Digest,
+        length: u64,
+        offset: u64,
+        body: Body,
+    ) -> Result<Sent, Failure> {
+        let content_type = "application/octet-stream".to_owned();
+        let request = Request::new(Method::Patch, blob_path(digest))
+            .payload(Payload::Stream { content_type, body })
+            .header(OFFSET_HEADER, offset.to_string())
+            .header("upload-length", length.to_string())
+            .accepting(409);
+        let taken = self.transport.send(request)?.status != 409;
+        Ok(if taken { Sent::Taken } else { Sent::NotNow })
     }
 
     /// Replaces a version's annotations, if they are still those that `etag` belongs to.
@@ -272,6 +326,10 @@ impl Window {
 
 fn version_path(model: &ModelName, version: &VersionName) -> String {
     format!("/api/v1/models/{model}/versions/{version}")
+}
+
+fn blob_path(digest: &Digest) -> String {
+    format!("/api/v1/blobs/{digest}")
 }
 
 fn inference_path(target: &ModelTarget) -> String {

@@ -24,6 +24,7 @@ mod paths;
 mod quiet;
 mod table;
 mod units;
+mod upload;
 
 #[cfg(test)]
 mod test_server;

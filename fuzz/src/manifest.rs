@@ -1,6 +1,9 @@
 //! The manifest of an upload: what it says is what a version's record and annotations then say.
 
-use modelet_host::names::AliasName;
+use std::collections::BTreeMap;
+
+use modelet_host::digest::Digest;
+use modelet_host::names::{AliasName, AssetName};
 use modelet_host::publish::Manifest;
 use modelet_host::version::{Annotations, BackendChoice, PoolPolicy};
 use serde_json::json;
@@ -26,7 +29,7 @@ pub fn manifest(data: &[u8]) -> Outcome {
 }
 
 fn written(manifest: &Manifest) -> Vec<u8> {
-    let Manifest { backend, config, pool, annotations, task, alias } = manifest;
+    let Manifest { backend, config, pool, annotations, task, alias, component, assets } = manifest;
     let document = json!({
         "backend": backend,
         "config": config,
@@ -34,14 +37,19 @@ fn written(manifest: &Manifest) -> Vec<u8> {
         "annotations": annotations,
         "task": task,
         "alias": alias,
+        "component": component,
+        "assets": assets,
     });
     document.to_string().into_bytes()
 }
 
-type Facts<'a> =
-    (BackendChoice, &'a PoolPolicy, &'a Annotations, Option<&'a str>, Option<&'a AliasName>);
+type Facts<'a> = (
+    (BackendChoice, &'a PoolPolicy, &'a Annotations, Option<&'a str>, Option<&'a AliasName>),
+    (Option<&'a Digest>, &'a BTreeMap<AssetName, Digest>),
+);
 
 fn facts(manifest: &Manifest) -> (Facts<'_>, Vec<(&String, &String)>) {
-    let Manifest { backend, config, pool, annotations, task, alias } = manifest;
-    ((*backend, pool, annotations, task.as_deref(), alias.as_ref()), config.iter().collect())
+    let Manifest { backend, config, pool, annotations, task, alias, component, assets } = manifest;
+    let said = (*backend, pool, annotations, task.as_deref(), alias.as_ref());
+    ((said, (component.as_ref(), assets)), config.iter().collect())
 }

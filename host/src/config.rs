@@ -156,7 +156,15 @@ settings! {
         asset_bytes: u64 = 8 << 30;
         /// Assets of one version.
         assets: u32 = 256;
-        /// Milliseconds a publication may take to come and be checked.
+        /// Blobs that came by digest, whole or in part, and that no version names yet; each is a file on the disk and somebody's work under way.
+        uploads: u32 = 64;
+        /// Bytes of those blobs, at the lengths they were announced with; eight of the largest assets.
+        uploads_bytes: u64 = 64 << 30;
+        /// Seconds that part of a blob is kept while nothing more of it comes; whoever was cut off in the evening goes on in the morning.
+        upload_idle_s: u64 = 86_400;
+        /// Seconds that a whole blob is kept for a version to name it, from when it came or the server started; the other files of a version may take hours on a slow line.
+        upload_grace_s: u64 = 86_400;
+        /// Milliseconds a publication may take to come and be checked, and a request that sends part of a blob to come.
         upload_timeout_ms: u64 = 900_000;
         /// Management requests at once; each may hold a thread that waits for the disk, and there are 512 of those.
         management_requests: u32 = 256;

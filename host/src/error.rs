@@ -187,6 +187,8 @@ struct Details {
     allow: Option<Cow<'static, str>>,
     /// The codings of a body that are understood.
     accept_encoding: Option<&'static str>,
+    /// Where the upload goes on that this is about.
+    upload_offset: Option<u64>,
     /// The limit it was refused for.
     limit: Option<Limit>,
 }
@@ -203,6 +205,7 @@ impl Error {
             retry_after: kind.retry_after(),
             allow: None,
             accept_encoding: None,
+            upload_offset: None,
             limit: None,
         }))
     }
@@ -276,6 +279,18 @@ impl Error {
     /// Which codings of a body would do, if that is the matter.
     pub fn accepted(&self) -> Option<&'static str> {
         self.0.accept_encoding
+    }
+
+    /// Where the upload goes on that this is about, sent as `Upload-Offset`.
+    #[must_use]
+    pub fn upload_offset(mut self, offset: u64) -> Self {
+        self.0.upload_offset = Some(offset);
+        self
+    }
+
+    /// Where an upload goes on, if this is about one.
+    pub fn uploaded(&self) -> Option<u64> {
+        self.0.upload_offset
     }
 
     /// Its kind.

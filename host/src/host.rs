@@ -32,6 +32,7 @@ use crate::registry::{
     CollectError, FileRegistry, OpenError, OpenReport, RealDisk, Registry as _, Snapshot,
     SystemClock, TornTail, Version,
 };
+use crate::uploads::Uploads;
 use crate::verdicts::Verdicts;
 use crate::worker::Worker;
 
@@ -117,6 +118,8 @@ pub struct Host {
     ledger: Arc<Ledger>,
     metrics: Arc<Metrics>,
     verdicts: Arc<Verdicts>,
+    /// Blobs that came by digest and that no version names yet.
+    uploads: Uploads,
     request_ids: RequestIds,
     /// Which requests are under way.
     requests: Requests,
@@ -157,9 +160,8 @@ impl Host {
         let Options { config, data_dir, worker } = options;
         let system = |what| move |error| StartError::System { what, error };
         crate::engine::memory::return_large_blocks();
-        let (registry, opened) =
-            FileRegistry::open(data_dir.path(), Arc::new(RealDisk), Arc::new(SystemClock))?;
-        log_opened(&opened);
+        let registry = open_registry(&data_dir)?;
+        let uploads = Uploads::open(&registry, config.limits.clone());
         let ledger = Arc::new(Ledger::new(Clock::monotonic()));
         restore(&ledger, &data_dir);
         let (backends, options) = engines(&config);
@@ -207,6 +209,7 @@ impl Host {
         }));
         Ok(Arc::new(Self {
             admission: Admission::new(config.limits.clone()),
+            uploads,
             config,
             registry,
             deployments,
@@ -243,6 +246,7 @@ impl Host {
             loop {
                 ticks.tick().await;
                 host.deployments.tend().await;
+                host.tend_uploads();
             }
         });
         let host = Arc::clone(self);
@@ -255,6 +259,16 @@ impl Host {
                 let host = Arc::clone(&host);
                 let checkpoint = tokio::task::spawn_blocking(move || host.checkpoint(extent));
                 extent = checkpoint.await.unwrap_or(Extent::Whole);
+            }
+        });
+    }
+
+    /// Lets go of uploads whose time is over, in the background.
+    fn tend_uploads(self: &Arc<Self>) {
+        let host = Arc::clone(self);
+        tokio::task::spawn_blocking(move || {
+            if host.uploads.expire(host.registry.blobs(), host.metrics.refusals()) {
+                host.collect_soon();
             }
         });
     }
@@ -314,6 +328,11 @@ impl Host {
     /// What the gates found out before.
     pub fn verdicts(&self) -> &Verdicts {
         &self.verdicts
+    }
+
+    /// Blobs that came by digest and that no version names yet.
+    pub fn uploads(&self) -> &Uploads {
+        &self.uploads
     }
 
     /// Where request ids come from.
@@ -443,6 +462,13 @@ fn graph_store(
     let compute = &config.compute;
     let resident_bytes = share_of_memory(compute.resident_graph_bytes, GRAPH_MEMORY_PART);
     GraphStore::new(backends, options, compute.graph_bytes, resident_bytes, Arc::clone(ledger))
+}
+
+fn open_registry(data_dir: &DataDir) -> Result<FileRegistry, OpenError> {
+    let (registry, opened) =
+        FileRegistry::open(data_dir.path(), Arc::new(RealDisk), Arc::new(SystemClock))?;
+    log_opened(&opened);
+    Ok(registry)
 }
 
 /// Says what opening the registry found and repaired: the operator hears of it here or never.

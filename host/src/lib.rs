@@ -22,6 +22,7 @@ pub mod server;
 pub mod http;
 pub mod metrics;
 pub mod publish;
+pub mod uploads;
 
 pub mod checks;
 pub mod inspect;

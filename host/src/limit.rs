@@ -72,6 +72,14 @@ limits! {
     AssetBytes = "limits.asset_bytes";
     /// Assets of one version.
     Assets = "limits.assets";
+    /// Blobs that came by digest and that no version names yet.
+    Uploads = "limits.uploads";
+    /// Bytes of those blobs.
+    UploadsBytes = "limits.uploads_bytes";
+    /// Time that part of a blob is kept.
+    UploadIdle = "limits.upload_idle_s";
+    /// Time that a blob is kept for a version to name it.
+    UploadGrace = "limits.upload_grace_s";
     /// Time for a publication.
     UploadTime = "limits.upload_timeout_ms";
     /// Management requests at once.

@@ -301,7 +301,8 @@ fn register_host(registry: &mut Registry, host: &Host) {
     let instances = host.ledger().instances().len();
     let budget = host.deployments().budget();
     let slots = budget.used();
-    let figures: [(&str, &str, u64); 16] = [
+    let (uploads, upload_bytes) = host.uploads().totals(host.registry().blobs());
+    let figures: [(&str, &str, u64); 18] = [
         (
             "management_requests",
             "Management requests under way",
@@ -335,6 +336,8 @@ fn register_host(registry: &mut Registry, host: &Host) {
         ("guest_memory_bytes", "Bytes of linear memory of live instances", budget.memory_bytes()),
         ("resident_graphs", "Graphs loaded", graphs as u64),
         ("resident_graph_bytes", "Bytes of graphs loaded", graph_bytes),
+        ("uploads", "Blobs that came by digest, whole or in part, without a name yet", uploads),
+        ("upload_bytes", "Bytes of those blobs, as they were announced", upload_bytes),
         ("models", "Models in the registry", host.snapshot().len() as u64),
         ("registry_epoch", "Changes the registry has seen", host.snapshot().epoch),
         (

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use crate::checks::Check;
-use crate::config::KeyValues;
+use crate::config::{KeyValues, Limits};
+use crate::digest::Digest;
 use crate::engine::call::DescribeError;
 use crate::engine::deployment::{Candidate, LoadError};
 use crate::engine::gate::{self, ComponentFacts, GateError};
@@ -32,7 +33,7 @@ use crate::version::{Annotations, BackendChoice, BlobRef, PoolPolicy};
 const MANIFEST_BYTES: usize = 1 << 20;
 
 /// Chunks of an upload that wait for the disk.
-const CHUNKS_WAITING: usize = 8;
+pub(crate) const CHUNKS_WAITING: usize = 8;
 
 /// The part of an upload that says what is not in its files.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -50,6 +51,10 @@ pub struct Manifest {
     pub task: Option<String>,
     /// An alias to point at it at once.
     pub alias: Option<AliasName>,
+    /// A component that is stored already, in place of a part.
+    pub component: Option<Digest>,
+    /// Assets that are stored already, in place of parts.
+    pub assets: BTreeMap<AssetName, Digest>,
 }
 
 /// What an upload holds, once it has come whole.
@@ -191,6 +196,7 @@ async fn check_and_commit(
     signature.task = manifest.task.or(signature.task);
     host.deployments().check_minima(&deployment)?;
     let warnings = deployment.warnings().to_vec();
+    let blobs: Vec<_> = candidate.assets.values().copied().chain([component]).collect();
     let change = Change {
         actor: crate::http::authenticate::DEFAULT_TENANT.to_owned(),
         op: Op::Publish(Box::new(Publish {
@@ -212,6 +218,7 @@ async fn check_and_commit(
     deployment.fill().await?;
     let Committed { changed, after, .. } = commit(host, change).await.map_err(&by_registry)?;
     drop(leases);
+    host.uploads().named(blobs.into_iter());
     let published = published_version(after, &version).map_err(by_registry)?;
     if !changed {
         return Ok(Published { version: published, outcome: Outcome::Known, warnings });
@@ -315,7 +322,8 @@ fn commit_error(error: CommitError) -> Error {
     Error::new(kind, error.to_string())
 }
 
-fn blob_error(error: BlobError) -> Error {
+/// What a caller is told of a blob that cannot be stored or read.
+pub(crate) fn blob_error(error: BlobError) -> Error {
     match error {
         BlobError::TooLarge { .. } => Error::new(Kind::TooLarge, error.to_string()),
         BlobError::NotFound { .. } | BlobError::Damaged { .. } => Error::internal(error),
@@ -327,39 +335,43 @@ fn blob_error(error: BlobError) -> Error {
     }
 }
 
+/// The parts of an upload as they come.
+#[derive(Default)]
+struct Received {
+    manifest: Option<Manifest>,
+    component: Option<BlobRef>,
+    assets: BTreeMap<AssetName, BlobRef>,
+    leases: Vec<BlobLease>,
+}
+
 async fn receive(host: &Arc<Host>, parts: &mut Multipart) -> Result<Upload, Error> {
     let limits = &host.config().limits;
-    let mut manifest = None;
-    let mut component = None;
-    let mut assets = BTreeMap::new();
-    let mut leases = Vec::new();
+    let mut received = Received::default();
     while let Some(field) = parts.next_field().await.map_err(multipart_error)? {
         let name = field.name().unwrap_or_default().to_owned();
         if name == "manifest" {
-            once(&name, manifest.is_some())?;
-            manifest = Some(read_manifest(field).await?);
+            once(&name, received.manifest.is_some())?;
+            received.manifest = Some(read_manifest(field).await?);
         } else if name == "component" {
-            once(&name, component.is_some())?;
+            once(&name, received.component.is_some())?;
             let (blob, lease) = store(host, field, limits.component_bytes, &name).await?;
-            component = Some(blob);
-            leases.push(lease);
+            received.component = Some(blob);
+            received.leases.push(lease);
         } else if let Some(asset) = name.strip_prefix("asset:") {
             let asset: AssetName =
                 asset.parse().map_err(|error| Error::from(error).at(format!("part {name:?}")))?;
-            once(&name, assets.contains_key(&asset))?;
-            if assets.len() >= limits.assets as usize {
-                let limit = limits.assets;
-                let text = format!("a version has at most {limit} assets");
-                return Err(Error::over(Kind::TooLarge, Limit::Assets, text));
-            }
+            received.check_asset(&asset, limits)?;
             let (blob, lease) = store(host, field, limits.asset_bytes, &name).await?;
-            assets.insert(asset, blob);
-            leases.push(lease);
+            received.assets.insert(asset, blob);
+            received.leases.push(lease);
         } else {
             return Err(Error::new(Kind::BadRequest, format!("there is no part {name:?}"))
                 .remedy("use manifest, component and asset:NAME"));
         }
     }
+    let host_of_blobs = Arc::clone(host);
+    let Received { manifest, component, assets, mut leases } =
+        blocking(move || received.resolve(&host_of_blobs)).await?;
     let component = match component {
         Some(component) => component,
         None => {
@@ -369,6 +381,59 @@ async fn receive(host: &Arc<Host>, parts: &mut Multipart) -> Result<Upload, Erro
         }
     };
     Ok(Upload { manifest: manifest.unwrap_or_default(), component, assets, leases })
+}
+
+impl Received {
+    /// Refuses an asset that is there already, or one too many.
+    fn check_asset(&self, asset: &AssetName, limits: &Limits) -> Result<(), Error> {
+        once(&format!("asset:{asset}"), self.assets.contains_key(asset))?;
+        let limit = limits.assets;
+        if self.assets.len() >= limit as usize {
+            let text = format!("a version has at most {limit} assets");
+            return Err(Error::over(Kind::TooLarge, Limit::Assets, text));
+        }
+        Ok(())
+    }
+
+    /// Adds the blobs that the manifest names in place of parts. Blocks on the disk.
+    fn resolve(mut self, host: &Host) -> Result<Self, Error> {
+        let limits = &host.config().limits;
+        let Some(manifest) = &mut self.manifest else { return Ok(self) };
+        let (component, assets) = (manifest.component, std::mem::take(&mut manifest.assets));
+        if let Some(digest) = component {
+            once("component", self.component.is_some())?;
+            let (blob, lease) = stored(host, "the component", digest)?;
+            self.component = Some(blob);
+            self.leases.push(lease);
+        }
+        for (name, digest) in assets {
+            self.check_asset(&name, limits)?;
+            let what = format!("the asset {:?}", name.as_str());
+            let (blob, lease) = stored(host, &what, digest)?;
+            if blob.bytes > limits.asset_bytes {
+                let text = format!("{what} is over the limit of {} bytes", limits.asset_bytes);
+                return Err(Error::over(Kind::TooLarge, Limit::AssetBytes, text));
+            }
+            self.assets.insert(name, blob);
+            self.leases.push(lease);
+        }
+        Ok(self)
+    }
+}
+
+/// Holds a blob that the manifest names.
+fn stored(host: &Host, what: &str, digest: Digest) -> Result<(BlobRef, BlobLease), Error> {
+    let blobs = host.registry().blobs();
+    let lease = blobs.lease(&digest).map_err(blob_error)?;
+    let bytes = blobs.size(&digest).map_err(blob_error)?;
+    let held = lease.zip(bytes).map(|(lease, bytes)| (BlobRef { digest, bytes }, lease));
+    held.ok_or_else(|| {
+        Error::new(Kind::Conflict, format!("{what} is to be blob {digest}, which is not stored"))
+            .at("part manifest")
+            .remedy(format!(
+                "send it first with PATCH /api/v1/blobs/{digest}, or as a part of the publication"
+            ))
+    })
 }
 
 fn once(name: &str, seen: bool) -> Result<(), Error> {

@@ -6,6 +6,7 @@ mod harness;
 mod wire;
 
 mod bad_input;
+mod blobs;
 mod clients;
 mod command_line;
 mod durability;

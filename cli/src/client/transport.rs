@@ -32,7 +32,9 @@ pub(super) struct Transport {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Method {
+    Head,
     Get,
+    Patch,
     Put,
     Post,
     Delete,
@@ -131,7 +133,9 @@ impl Transport {
     pub(super) fn send(&self, request: Request) -> Result<Response, Failure> {
         let place = format!("{}{}", self.base, request.path);
         let mut head = http::Request::builder().uri(&place).method(match request.method {
+            Method::Head => http::Method::HEAD,
             Method::Get => http::Method::GET,
+            Method::Patch => http::Method::PATCH,
             Method::Put => http::Method::PUT,
             Method::Post => http::Method::POST,
             Method::Delete => http::Method::DELETE,

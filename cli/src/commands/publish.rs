@@ -11,13 +11,13 @@ use serde_json::{Map, Value, json};
 use super::{models, update};
 use crate::args::{Pair, PublishArgs};
 use crate::author::package::Package;
-use crate::body;
 use crate::client::{Answer, Client};
 use crate::documents::Version;
 use crate::failure::Failure;
 use crate::multipart::Form;
 use crate::out::Out;
 use crate::table;
+use crate::upload::{self, Staged};
 
 /// The asset that the pass-through component serves.
 const GRAPH: &str = "model.onnx";
@@ -83,15 +83,32 @@ fn send(
     dry_run: bool,
     out: &Out,
 ) -> Result<(), Failure> {
-    let Publication { model, version, manifest, component, assets } = publication;
+    let Publication { model, version, mut manifest, component, assets } = publication;
+    let (mut parts, mut blobs) = (Vec::new(), Map::new());
+    if let Some(path) = &component {
+        match upload::stage(client, path, out)? {
+            Staged::Part(file) => parts.push(("component".to_owned(), file)),
+            Staged::Blob(digest) => {
+                manifest.insert("component".to_owned(), digest.to_string().into());
+            }
+        }
+    }
+    for (name, path) in &assets {
+        match upload::stage(client, path, out)? {
+            Staged::Part(file) => parts.push((format!("asset:{name}"), file)),
+            Staged::Blob(digest) => {
+                blobs.insert(name.to_string(), digest.to_string().into());
+            }
+        }
+    }
+    if !blobs.is_empty() {
+        manifest.insert("assets".to_owned(), blobs.into());
+    }
     let mut form = Form::new();
     // The manifest goes first, so that the server can refuse it before the files have come.
     form.json("manifest", &manifest.into());
-    if let Some(component) = &component {
-        form.file("component", body::open(component)?);
-    }
-    for (name, path) in &assets {
-        form.file(&format!("asset:{name}"), body::open(path)?);
+    for (name, file) in parts {
+        form.file(&name, file);
     }
     let answer = client.publish(model, version, form.finish(), dry_run)?;
     let version: Version = answer.read("/version")?;

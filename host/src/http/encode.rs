@@ -7,6 +7,7 @@ use http::{HeaderValue, Response};
 use serde::Serialize;
 
 use super::admit::Permit;
+use super::blobs::UPLOAD_OFFSET;
 use super::body::Body;
 use super::decode::out_of_the_way;
 use super::oip::{self, Answer, EncodeErrorKind, JSON_LENGTH_HEADER, RequestedOutputs};
@@ -91,6 +92,9 @@ pub fn error(error: &Error) -> Response<Body> {
     }
     if let Some(codings) = error.accepted() {
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(codings));
+    }
+    if let Some(offset) = error.uploaded() {
+        headers.insert(UPLOAD_OFFSET, HeaderValue::from(offset));
     }
     response.extensions_mut().insert(error.clone());
     response

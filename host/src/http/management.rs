@@ -10,9 +10,9 @@ use axum::extract::multipart::Multipart;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::header::{ALLOW, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH};
-use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post, put};
+use axum::routing::{delete, get, head, post, put};
 use axum::{Extension, Json};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Collected, LengthLimitError, Limited};
@@ -21,6 +21,7 @@ use serde_json::json;
 use tower::ServiceExt as _;
 
 use super::authenticate::DEFAULT_TENANT;
+use super::blobs;
 use super::body::Body;
 use super::request_body::RequestBody;
 use super::route::excerpt;
@@ -51,11 +52,12 @@ pub async fn answer(
     let _place = host.admission().manage()?;
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let (head, body) = request.into_parts();
-    // Uploads are read as they come, and limited part by part, by what the part is.
-    let is_upload = head.headers.get(CONTENT_TYPE).is_some_and(|value| {
+    // Uploads are read as they come, and limited part by part, by what the part is. The only thing that
+    // is patched is a blob.
+    let is_form = head.headers.get(CONTENT_TYPE).is_some_and(|value| {
         value.as_bytes().to_ascii_lowercase().starts_with(b"multipart/form-data")
     });
-    let body = match is_upload {
+    let body = match is_form || method == Method::PATCH {
         true => axum::body::Body::new(body),
         false => read_whole(body, &host.config().limits).await?.into(),
     };
@@ -109,17 +111,16 @@ fn router(host: Arc<Host>) -> axum::Router {
         .route("/api/v1/models/{model}/aliases/{alias}", put(set_alias).delete(remove_alias))
         .route("/api/v1/models/{model}/aliases/{alias}/rollback", post(rollback_alias))
         .route("/api/v1/models/{model}/history", get(history))
+        .route("/api/v1/blobs/{digest}", head(blobs::look_up).patch(blobs::append))
         .route("/api/v1/instances", get(instances))
         .route("/api/v1/efficiency", get(efficiency))
         .route("/api/v1/bill", get(bill))
         .route("/api/v1/config", get(config))
         .fallback(|uri: Uri| async move {
             let error = Error::new(Kind::NotFound, "there is no such management route");
-            Refusal(
-                error.at(excerpt(uri.path())).remedy(
-                    "below /api/v1 there are models, instances, efficiency, bill and config",
-                ),
-            )
+            Refusal(error.at(excerpt(uri.path())).remedy(
+                "below /api/v1 there are models, blobs, instances, efficiency, bill and config",
+            ))
         })
         .method_not_allowed_fallback(|| async {
             Refusal(Error::new(Kind::MethodNotAllowed, "this route does not take that method"))
@@ -129,11 +130,11 @@ fn router(host: Arc<Host>) -> axum::Router {
         .with_state(host)
 }
 
-type Answer = Result<Response, Refusal>;
+pub(super) type Answer = Result<Response, Refusal>;
 
 /// An error on its way out of a handler, which goes through axum as an extension of an empty response.
 #[derive(Clone)]
-struct Refusal(Error);
+pub(super) struct Refusal(Error);
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
@@ -158,7 +159,7 @@ macro_rules! from_rejection {
 }
 from_rejection!(JsonRejection, PathRejection, QueryRejection);
 
-type Shared = State<Arc<Host>>;
+pub(super) type Shared = State<Arc<Host>>;
 
 /// The query of every route that changes something.
 #[derive(Debug, Deserialize)]

@@ -5,6 +5,7 @@ pub mod accept;
 pub mod account;
 pub mod admit;
 pub mod authenticate;
+pub mod blobs;
 pub mod body;
 pub mod compress;
 pub mod connection;

@@ -2,7 +2,10 @@
 //!
 //! A blob is streamed to a temporary file while it is hashed, made durable, and given its name; it
 //! is there whole or not at all. A lease keeps a blob that no version references yet from being
-//! collected. Whoever holds a lease knows the blob to be durable.
+//! collected. Whoever holds a lease knows the blob to be durable. A blob may also come in pieces, over
+//! several requests and lives of the server (`partial`).
+
+mod partial;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -16,6 +19,9 @@ use super::disk::{Disk, DiskFile, SyncSite};
 use super::locked;
 use crate::digest::Digest;
 use crate::version::BlobRef;
+
+use self::partial::Partials;
+pub use self::partial::{PartialBlob, PartialError, PartialWriter};
 
 /// Where blobs are kept. Beyond one machine another store stands behind it.
 pub trait BlobStore: Send + Sync {
@@ -41,11 +47,19 @@ pub trait BlobStore: Send + Sync {
     /// When the blob cannot be made durable.
     fn lease(&self, digest: &Digest) -> Result<Option<BlobLease>, BlobError>;
 
+    /// The bytes that a blob has; none if it is not there.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn size(&self, digest: &Digest) -> Result<Option<u64>, BlobError>;
+
     /// Whether a blob is there.
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn contains(&self, digest: &Digest) -> Result<bool, BlobError>;
+    fn contains(&self, digest: &Digest) -> Result<bool, BlobError> {
+        Ok(self.size(digest)?.is_some())
+    }
 
     /// The bytes of a blob, checked against its digest.
     ///
@@ -138,6 +152,10 @@ struct Store {
     tmp: PathBuf,
     /// Where collected blobs go before they are removed.
     trash: PathBuf,
+    /// Where blobs are that come in pieces.
+    partial: PathBuf,
+    /// Those blobs.
+    partials: Mutex<Partials>,
     /// Held while references are decided: by a commit from its check of the blobs until its
     /// snapshot is out, and by a collection. Taken before `leases`.
     references: Mutex<()>,
@@ -161,19 +179,24 @@ pub struct BlobLease {
 
 /// A blob being written to a file.
 struct FileBlobWriter {
-    store: Arc<Store>,
-    file: Box<dyn DiskFile>,
-    path: PathBuf,
+    draft: Draft,
     hasher: Sha256,
     bytes: u64,
     limit_bytes: u64,
-    /// Whether the file has its place, so that dropping must not remove it.
-    placed: bool,
+}
+
+/// A file that is to become a blob.
+struct Draft {
+    store: Arc<Store>,
+    file: Box<dyn DiskFile>,
+    path: PathBuf,
+    /// Whether dropping leaves the file: it has its place, or waits to be gone on with.
+    stays: bool,
 }
 
 impl FileBlobs {
     /// Opens the store in `root`, makes its folders durable, and removes what writers and
-    /// collections left behind when the server stopped.
+    /// collections left behind when the server stopped; what came in pieces stays.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -182,19 +205,40 @@ impl FileBlobs {
             sha256: root.join("sha256"),
             tmp: root.join("tmp"),
             trash: root.join("trash"),
+            partial: root.join("partial"),
+            partials: Mutex::default(),
             references: Mutex::new(()),
             leases: Arc::default(),
             shards: Mutex::default(),
             next: AtomicU64::new(0),
             disk,
         };
-        for folder in [&store.sha256, &store.tmp, &store.trash] {
+        for folder in [&store.sha256, &store.tmp, &store.trash, &store.partial] {
             store.disk.create_dir(folder).map_err(failed("making", folder))?;
         }
         store.disk.sync_dir(root, SyncSite::BlobRoot).map_err(failed("syncing", root))?;
         store.empty(&store.tmp)?;
         store.empty(&store.trash)?;
+        store.find_partials()?;
         Ok(Self(Arc::new(store)))
+    }
+
+    /// Holds every blob that `referenced` does not know.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or a blob not be made durable.
+    pub(super) fn hold_unreferenced(
+        &self,
+        referenced: &dyn Fn(&Digest) -> bool,
+    ) -> Result<Vec<(BlobRef, BlobLease)>, BlobError> {
+        let mut held = Vec::new();
+        for digest in self.0.all()?.into_iter().filter(|digest| !referenced(digest)) {
+            let (Some(bytes), Some(lease)) = (self.size(&digest)?, self.lease(&digest)?) else {
+                continue;
+            };
+            held.push((BlobRef { digest, bytes }, lease));
+        }
+        Ok(held)
     }
 
     /// Keeps collections away until it is dropped.
@@ -214,16 +258,8 @@ impl BlobStore for FileBlobs {
         let store = Arc::clone(&self.0);
         let path = store.tmp.join(store.next.fetch_add(1, Ordering::Relaxed).to_string());
         let file = store.disk.create(&path).map_err(failed("making", &path))?;
-        let hasher = Sha256::new();
-        Ok(Box::new(FileBlobWriter {
-            store,
-            file,
-            path,
-            hasher,
-            bytes: 0,
-            limit_bytes,
-            placed: false,
-        }))
+        let (draft, hasher) = (Draft { store, file, path, stays: false }, Sha256::new());
+        Ok(Box::new(FileBlobWriter { draft, hasher, bytes: 0, limit_bytes }))
     }
 
     fn lease(&self, digest: &Digest) -> Result<Option<BlobLease>, BlobError> {
@@ -238,8 +274,8 @@ impl BlobStore for FileBlobs {
         Ok(Some(lease))
     }
 
-    fn contains(&self, digest: &Digest) -> Result<bool, BlobError> {
-        Ok(self.0.size(digest)?.is_some())
+    fn size(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
+        self.0.size(digest)
     }
 
     fn read(&self, digest: &Digest) -> Result<Vec<u8>, BlobError> {
@@ -293,7 +329,7 @@ impl BlobWriter for FileBlobWriter {
         if end > self.limit_bytes {
             return Err(BlobError::TooLarge { limit_bytes: self.limit_bytes });
         }
-        self.file.write_at(self.bytes, bytes).map_err(failed("writing", &self.path))?;
+        self.draft.write_at(self.bytes, bytes)?;
         self.hasher.update(bytes);
         self.bytes = end;
         Ok(())
@@ -302,19 +338,28 @@ impl BlobWriter for FileBlobWriter {
     fn finish(mut self: Box<Self>) -> Result<(BlobRef, BlobLease), BlobError> {
         let digest = Digest::from_hasher(std::mem::take(&mut self.hasher));
         let blob = BlobRef { digest, bytes: self.bytes };
-        self.store.make_shard_durable(&digest)?;
-        // A blob that is there already need not be written to the disk once more.
-        let is_new = !self.store.present(&blob)?;
-        if is_new {
-            self.sync()?;
-        }
-        let (lease, site) = self.place(&blob, is_new)?;
-        self.store.make_name_durable(&digest, site)?;
-        Ok((blob, lease))
+        Ok((blob, self.draft.settle(&blob)?))
     }
 }
 
-impl FileBlobWriter {
+impl Draft {
+    fn write_at(&mut self, at: u64, bytes: &[u8]) -> Result<(), BlobError> {
+        self.file.write_at(at, bytes).map_err(failed("writing", &self.path))
+    }
+
+    /// Makes the file, which holds the bytes of `blob`, durable under its digest.
+    fn settle(&mut self, blob: &BlobRef) -> Result<BlobLease, BlobError> {
+        self.store.make_shard_durable(&blob.digest)?;
+        // A blob that is there already need not be written to the disk once more.
+        let is_new = !self.store.present(blob)?;
+        if is_new {
+            self.sync()?;
+        }
+        let (lease, site) = self.place(blob, is_new)?;
+        self.store.make_name_durable(&blob.digest, site)?;
+        Ok(lease)
+    }
+
     fn sync(&mut self) -> Result<(), BlobError> {
         self.file.sync_data(SyncSite::BlobData).map_err(failed("syncing", &self.path))
     }
@@ -325,6 +370,7 @@ impl FileBlobWriter {
         let store = Arc::clone(&self.store);
         let mut leases = locked(&store.leases.0);
         if store.present(blob)? {
+            self.stays = false;
             return Ok((store.lease(&mut leases, blob.digest), SyncSite::BlobHit));
         }
         if !synced {
@@ -333,14 +379,14 @@ impl FileBlobWriter {
         }
         let (_, place) = store.place(&blob.digest);
         store.disk.rename(&self.path, &place).map_err(failed("renaming", &self.path))?;
-        self.placed = true;
+        self.stays = true;
         Ok((store.lease(&mut leases, blob.digest), SyncSite::BlobFolder))
     }
 }
 
-impl Drop for FileBlobWriter {
+impl Drop for Draft {
     fn drop(&mut self) {
-        if !self.placed {
+        if !self.stays {
             // Should this fail, the next start removes it.
             let _ = self.store.disk.remove(&self.path);
         }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 
 use super::apply::{Delta, apply};
-use super::blobs::{BlobError, BlobStore as _, Collected, FileBlobs};
+use super::blobs::{BlobError, BlobLease, BlobStore as _, Collected, FileBlobs};
 use super::change::{Change, CommitError, Committed, Op, Preview};
 use super::clock::Clock;
 use super::disk::Disk;
@@ -23,6 +23,7 @@ use super::snapshot::Snapshot;
 use super::{Status, locked};
 use crate::digest::Digest;
 use crate::names::ModelName;
+use crate::version::BlobRef;
 
 /// What the committer shares with everybody who reads.
 pub(super) struct Shared {
@@ -162,6 +163,12 @@ impl Shared {
             blobs.contains(digest)
         };
         Ok(self.blobs.collect(&is_referenced)?)
+    }
+
+    /// Holds the blobs that no version references at this moment.
+    pub(super) fn hold_unreferenced(&self) -> Result<Vec<(BlobRef, BlobLease)>, BlobError> {
+        let referenced = blobs_of(&self.snapshot.load());
+        self.blobs.hold_unreferenced(&|digest| referenced.contains(digest))
     }
 
     /// Decides a change: the line to be kept, its record as it reads back, and what it does.

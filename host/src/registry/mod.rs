@@ -30,7 +30,10 @@ mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use blobs::{BlobError, BlobLease, BlobStore, BlobWriter, Collected, FileBlobs};
+pub use blobs::{
+    BlobError, BlobLease, BlobStore, BlobWriter, Collected, FileBlobs, PartialBlob, PartialError,
+    PartialWriter,
+};
 pub use change::{Change, CommitError, CommitErrorKind, Committed, Expect, Op, Preview, Publish};
 pub use clock::{Clock, SystemClock};
 pub use commit::{CollectError, HistoryError};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
-use super::blobs::{Collected, FileBlobs};
+use super::blobs::{BlobError, BlobLease, Collected, FileBlobs};
 use super::change::{Change, CommitError, Committed, Preview};
 use super::clock::Clock;
 use super::commit::{CollectError, Committer, HistoryError, Shared};
@@ -19,6 +19,7 @@ use super::snapshot::Snapshot;
 use super::{Registry, Status};
 use crate::digest::Digest;
 use crate::names::{ModelName, VersionName};
+use crate::version::BlobRef;
 
 /// The registry in a data directory. Dropped, it finishes what is queued.
 pub struct FileRegistry {
@@ -83,6 +84,14 @@ impl FileRegistry {
     /// When the registry is read-only, or the store fails.
     pub fn collect(&self) -> Result<Collected, CollectError> {
         self.shared.collect()
+    }
+
+    /// Holds every blob that no version references, so that it is not collected.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn hold_unreferenced(&self) -> Result<Vec<(BlobRef, BlobLease)>, BlobError> {
+        self.shared.hold_unreferenced()
     }
 
     /// What a caller is told when the writer is gone, which only a panic explains.

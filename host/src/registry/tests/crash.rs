@@ -12,7 +12,7 @@ use std::sync::Arc;
 use ulid::Ulid;
 
 use super::super::apply::apply;
-use super::super::blobs::{BlobError, BlobLease, BlobStore as _};
+use super::super::blobs::{BlobLease, BlobStore as _, PartialError, PartialWriter};
 use super::super::commit::{Committer, Shared};
 use super::super::disk::{Disk as _, Fault, SimDisk, SyncSite};
 use super::super::limits;
@@ -267,7 +267,7 @@ impl World {
         &mut self,
         shared: &Shared,
         leases: &mut Vec<BlobLease>,
-    ) -> Result<VersionRecord, BlobError> {
+    ) -> Result<VersionRecord, PartialError> {
         let mut blobs = Vec::new();
         for _ in 0..1 + self.rng.below(2) {
             let bytes = content(self.rng.below(6));
@@ -276,6 +276,7 @@ impl World {
                 Some(lease) if self.rng.chance(50) => {
                     (BlobRef { digest, bytes: bytes.len() as u64 }, lease)
                 }
+                _ if self.rng.chance(40) => self.upload_in_pieces(shared, &bytes)?,
                 _ => {
                     let mut writer = shared.blobs.begin(1 << 20)?;
                     let (first, second) = bytes.split_at(bytes.len() / 2);
@@ -288,6 +289,30 @@ impl World {
             leases.push(lease);
         }
         Ok(record(&blobs))
+    }
+
+    /// Goes on with what came in an earlier part of the life, or breaks off for a later one.
+    fn upload_in_pieces(
+        &mut self,
+        shared: &Shared,
+        bytes: &[u8],
+    ) -> Result<(BlobRef, BlobLease), PartialError> {
+        let (digest, length) = (Digest::of(bytes), bytes.len() as u64);
+        let resume = |at| shared.blobs.resume(digest, length, at);
+        let mut at = shared.blobs.partial(&digest).map_or(0, |partial| partial.bytes);
+        loop {
+            let mut writer: PartialWriter = resume(at)?;
+            let more = self.rng.below(length - at + 1);
+            writer.write(&bytes[at as usize..(at + more) as usize])?;
+            at += more;
+            if writer.is_whole() {
+                return writer.finish();
+            }
+            drop(writer);
+            if self.rng.chance(30) {
+                resume(length + 1)?;
+            }
+        }
     }
 
     /// Torn tails that were once reported stay, with their bytes.
