@@ -41,3 +41,29 @@ pub(crate) fn publish(server: &Server, model: &str, component: &[u8], max_instan
         [("manifest", manifest.as_bytes()), ("component", component), ("asset:model.onnx", &graph)];
     server.publish(model, "1", &parts).ok();
 }
+
+/// The graph of `modelet new`, which the components below call.
+const TEMPLATE: &[u8] = include_bytes!("../../cli/template/model.onnx");
+
+#[test]
+fn a_component_of_every_released_minor_is_served() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/components");
+    let components = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let components: Vec<_> = components.collect();
+    assert!(!components.is_empty());
+    let server = Server::start();
+    for path in components {
+        let component = std::fs::read(&path).unwrap();
+        let parts: [(&str, &[u8]); 2] = [("component", &component), ("asset:model.onnx", TEMPLATE)];
+        server.publish("kept", path.file_stem().unwrap().to_str().unwrap(), &parts).ok();
+        let name = format!("kept/versions/{}", path.file_stem().unwrap().to_str().unwrap());
+        // Its weights are 1, -1, 0.5 and 2, and only the direction of a row counts.
+        let scores =
+            server.infer_f32(&name, "features", &[2, 4], &[0., 0., 0., 9., 3., 0., 4., 0.]);
+        assert_eq!(scores, [2.0, 0.6 + 0.5 * 0.8], "{}", path.display());
+        let zeros = json!({ "inputs": [
+            { "name": "features", "datatype": "FP32", "shape": [1, 4], "data": [0, 0, 0, 0] }] });
+        let error = server.post(&format!("/v2/models/{name}/infer"), &zeros).error(400);
+        assert!(error.contains("a row of zeros has no direction"), "{error}");
+    }
+}

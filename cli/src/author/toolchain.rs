@@ -19,7 +19,11 @@ const LINKERS: [&str; 6] =
 
 /// 128 KiB of stack beside the data: Rust's own megabyte would be 16 more pages of each instance. Vector
 /// instructions, for pre-processing. And for crates that ask for randomness, the guest SDK's answer.
-const FLAGS: &str = r#"["-Clink-arg=-zstack-size=131072", "-Ctarget-feature=+simd128", "--cfg=getrandom_backend=\"custom\""]"#;
+const FLAGS: [&str; 3] = [
+    "-Clink-arg=-zstack-size=131072",
+    "-Ctarget-feature=+simd128",
+    "--cfg=getrandom_backend=\"custom\"",
+];
 
 /// A way to compile for WebAssembly.
 #[derive(Debug, PartialEq, Eq)]
@@ -97,9 +101,20 @@ impl Toolchain {
         }
         // Flags for the machine's own programs are not for WebAssembly, and would replace these.
         command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
-        command.args(["--config", &format!("target.{TARGET}.rustflags={FLAGS}")]);
+        let flags = FLAGS.into_iter().map(str::to_owned).chain(remap());
+        let flags: Vec<_> = flags.map(toml::Value::from).collect();
+        let flags = toml::Value::from(flags);
+        command.args(["--config", &format!("target.{TARGET}.rustflags={flags}")]);
         command
     }
+}
+
+/// A component says nothing of the machine it was built on: panics name places in crates, not in the
+/// author's home.
+fn remap() -> Option<String> {
+    let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo"));
+    let cargo = std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(home)?;
+    Some(format!("--remap-path-prefix={}=cargo", cargo.display()))
 }
 
 fn sysroot(rustc: &Path) -> Option<PathBuf> {
