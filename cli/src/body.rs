@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Cursor, IsTerminal, Read, Seek, SeekFrom, Take};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -95,15 +96,25 @@ impl Read for Body {
             }
             self.segments.pop_front();
         }
-        // The answer is printed next; a full bar would only stand in its way.
-        if let Some(bar) = self.progress.take() {
-            bar.finish_and_clear();
+        if let Some(bar) = &self.progress {
+            wait_for_the_server(bar);
         }
         Ok(0)
     }
 }
 
+/// What is sent is checked, and a component compiled, before there is an answer.
+fn wait_for_the_server(bar: &ProgressBar) {
+    const TICK: Duration = Duration::from_millis(100);
+    let style = ProgressStyle::with_template("{spinner} sent; the server checks it {elapsed}");
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(TICK);
+}
+
 impl Drop for Body {
+    // The answer is printed next; a bar would only stand in its way.
     fn drop(&mut self) {
         if let Some(bar) = self.progress.take() {
             bar.finish_and_clear();

@@ -19,7 +19,7 @@ use crate::host::Handle;
 /// assert_eq!(rows.shape(), [2, 3]);
 /// assert_eq!(rows.row(1)?, [4.0, 5.0, 6.0]);
 /// assert!(Tensor::new([2, 3], vec![true]).is_err());
-/// # modelet_guest::Result::Ok(())
+/// # Ok::<(), modelet_guest::Error>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct Tensor<T: Element> {

@@ -26,7 +26,7 @@ use crate::tensor::Tensor;
 /// let graph = Graph::load("model.onnx")?;
 /// let y = graph.run().input("x", &Tensor::vector(vec![1.0f32])).compute()?.take::<f32>("y")?;
 /// assert_eq!(y.data(), [2.0]);
-/// # modelet_guest::Result::Ok(())
+/// # Ok::<(), modelet_guest::Error>(())
 /// ```
 #[derive(Default)]
 #[must_use = "a host is used once it is installed"]

@@ -1,8 +1,13 @@
 //! A newcomer's path: a new project, nothing edited, to an answer.
 
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Stdio;
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::guests;
@@ -27,7 +32,31 @@ pub(crate) fn run(ready: &Ready) -> Result<()> {
     let took = begun.elapsed();
     println!("    from nothing to an answer in {:.1} s", took.as_secs_f64());
     ensure!(took.as_secs() < SECONDS, "it took {} s, {SECONDS} are allowed", took.as_secs());
-    server.stop()
+    server.stop()?;
+    follow(ready, &folder.path().join("second"))
+}
+
+/// Has `modelet dev` serve a project, changes the code, and waits until it serves that.
+fn follow(ready: &Ready, project: &Path) -> Result<()> {
+    let mut dev = guests::modelet(ready);
+    // A group of its own, as a terminal gives it one: Ctrl-C reaches the server too.
+    dev.args(["dev", "--listen", "127.0.0.1:0"]).current_dir(project).process_group(0);
+    let mut child = dev.stdin(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    let mut said = BufReader::new(child.stderr.take().context("no stderr")?).lines();
+    let mut until = |words: &str| {
+        let found = said.by_ref().map_while(Result::ok).find(|line| line.contains(words));
+        found.with_context(|| format!("modelet dev never said '{words}'"))
+    };
+    let source = project.join("src/lib.rs");
+    let followed = until("dev-1 is live").and_then(|_| {
+        let code = fs::read_to_string(&source)?;
+        fs::write(&source, code.replace("row of zeros", "row without length"))?;
+        until("dev-2 is live")
+    });
+    process::run(process::command("kill").args(["-INT", "--", &format!("-{}", child.id())]))?;
+    child.wait()?;
+    println!("    {}", followed?);
+    Ok(())
 }
 
 fn path(ready: &Ready, folder: &crate::cache::Partial, server: &Server, name: &str) -> Result<()> {
