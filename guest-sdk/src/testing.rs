@@ -149,3 +149,11 @@ pub fn call<M: crate::Model>(
     let answer = model.call(crate::export::Inputs::new(inputs))?;
     Ok(crate::Outputs::new("the model", answer.into_tensors()))
 }
+
+/// A tensor as `infer` gets it from a host: with the name that it has in errors.
+///
+/// # Errors
+/// What the host would answer in the model's stead: elements that are none of their type.
+pub fn input<T: Element>(name: &str, tensor: &Tensor<T>) -> Result<Tensor<T>> {
+    Tensor::from_handle(tensor.to_handle()?, Some(name))
+}
