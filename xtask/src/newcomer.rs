@@ -39,7 +39,7 @@ pub(crate) fn run(ready: &Ready) -> Result<()> {
 /// Has `modelet dev` serve a project, changes the code, and waits until it serves that.
 fn follow(ready: &Ready, project: &Path) -> Result<()> {
     let mut dev = guests::modelet(ready);
-    // A group of its own, as a terminal gives it one: Ctrl-C reaches the server too.
+    // A group of its own, as a terminal gives it one: a signal to it reaches the server too.
     dev.args(["dev", "--listen", "127.0.0.1:0"]).current_dir(project).process_group(0);
     let mut child = dev.stdin(Stdio::null()).stderr(Stdio::piped()).spawn()?;
     let mut said = BufReader::new(child.stderr.take().context("no stderr")?).lines();
@@ -53,7 +53,7 @@ fn follow(ready: &Ready, project: &Path) -> Result<()> {
         fs::write(&source, code.replace("row of zeros", "row without length"))?;
         until("dev-2 is live")
     });
-    process::run(process::command("kill").args(["-INT", "--", &format!("-{}", child.id())]))?;
+    process::run(process::command("kill").args(["-TERM", "--", &format!("-{}", child.id())]))?;
     child.wait()?;
     println!("    {}", followed?);
     Ok(())
