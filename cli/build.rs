@@ -9,7 +9,8 @@ const FOLDERS: [&str; 2] = ["guest-sdk", "wit"];
 const NOT_COPIED: [&str; 2] = ["tests", "target"];
 
 fn main() -> io::Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
+    // Where cargo runs build scripts: the package's own folder.
+    let root = Path::new("..");
     let mut files = Vec::new();
     for folder in FOLDERS {
         println!("cargo::rerun-if-changed=../{folder}");
@@ -18,8 +19,11 @@ fn main() -> io::Result<()> {
     files.sort();
     let mut text = "&[\n".to_owned();
     for file in files {
-        let name = file.strip_prefix(&root).map_err(io::Error::other)?;
-        text.push_str(&format!("    ({name:?}, include_str!({file:?})),\n"));
+        let name = file.strip_prefix(root).map_err(io::Error::other)?.display();
+        // The folder is left to the compiler to say: outputs of builds are kept outside the checkout,
+        // and another checkout would be given this one's paths.
+        let path = format!("concat!(env!(\"CARGO_MANIFEST_DIR\"), \"/../{name}\")");
+        text.push_str(&format!("    (\"{name}\", include_str!({path})),\n"));
     }
     text.push_str("]\n");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or(io::ErrorKind::NotFound)?);

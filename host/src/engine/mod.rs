@@ -137,6 +137,7 @@ fn link(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<GuestState>> {
     contract::own::modelet::nn::errors::add_to_linker::<_, Own>(&mut linker, |state| state)?;
     contract::own::modelet::model::tensors_own::add_to_linker::<_, Own>(&mut linker, |s| s)?;
     contract::own::modelet::model::reply_own::add_to_linker::<_, Own>(&mut linker, |s| s)?;
+    crate::nn::bytes::link(&mut linker)?;
     Ok(linker)
 }
 

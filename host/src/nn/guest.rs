@@ -1,6 +1,7 @@
 //! The host functions behind a guest's imports: wasi-nn, tensors, assets, config, log and reply.
 //!
-//! Both namespaces, `wasi:nn` and `modelet:nn`, get the same bodies from one macro. What a guest may
+//! Both namespaces, `wasi:nn` and `modelet:nn`, get the same bodies from one macro; those that move a
+//! tensor's bytes are in `bytes.rs`. What a guest may
 //! cause in good faith comes back as a WIT error; a trap is left for what no interface can say.
 
 use std::sync::Arc;
@@ -123,32 +124,40 @@ impl GuestState {
             .map(Ok)
     }
 
-    fn construct(
+    /// A handle to what a guest made by wasi-nn's constructor, which has no way to refuse but a trap.
+    pub(super) fn constructed(
         &mut self,
-        dimensions: &[u32],
-        datatype: Datatype,
-        data: Vec<u8>,
+        built: Result<Tensor, String>,
     ) -> wasmtime::Result<Resource<Tensor>> {
-        let tensor = self
-            .build(dimensions, datatype, data)
+        let tensor = built
             .map_err(|message| format_err!("the guest made an impossible tensor: {message}"))?;
         self.give_tensor(tensor)
     }
 
-    fn build(
+    /// A handle to what a guest made by `make`.
+    pub(super) fn made(
         &mut self,
-        dimensions: &[u32],
-        datatype: Datatype,
-        data: Vec<u8>,
-    ) -> Result<Tensor, String> {
-        if !self.has_room_for(data.len() as u64) {
-            return Err(format!(
-                "{} bytes are more than is left of guest.tensor_bytes for this call",
-                data.len()
-            ));
+        built: Result<Tensor, String>,
+    ) -> wasmtime::Result<Result<Resource<Tensor>, types::Problem>> {
+        match built {
+            Ok(tensor) => Ok(Ok(self.give_tensor(tensor)?)),
+            Err(message) => Ok(Err(problem(message))),
         }
-        let shape = dimensions.iter().map(|dim| *dim as usize).collect();
-        Tensor::new(datatype, shape, Bytes::from(data)).map_err(|error| error.to_string())
+    }
+
+    /// The bytes of a tensor, shared.
+    pub(super) fn data_of(&self, tensor: &Resource<Tensor>) -> wasmtime::Result<Bytes> {
+        Ok(self.table.get(tensor)?.data().clone())
+    }
+
+    /// Says in one sentence that a tensor of `bytes` bytes has no room.
+    pub(super) fn check_room_for(&mut self, bytes: u64) -> Result<(), String> {
+        match self.has_room_for(bytes) {
+            true => Ok(()),
+            false => Err(format!(
+                "{bytes} bytes are more than is left of guest.tensor_bytes for this call"
+            )),
+        }
     }
 
     /// Rows of axis 0, sharing the data; needs elements of one size.
@@ -180,6 +189,11 @@ fn dimensions_of(tensor: &Tensor) -> Vec<u32> {
 
 fn problem(message: String) -> types::Problem {
     types::Problem { message, tensor: None }
+}
+
+/// What the generated functions answer that `bytes.rs` has other ones for: never called.
+fn linked_elsewhere() -> wasmtime::Error {
+    format_err!("the host has linked the wrong function for a tensor's bytes")
 }
 
 impl From<types::Datatype> for Datatype {
@@ -234,23 +248,28 @@ macro_rules! serve_namespace {
 
             impl nn::tensor::Host for GuestState {}
 
+            impl From<nn::tensor::TensorType> for Datatype {
+                fn from(datatype: nn::tensor::TensorType) -> Self {
+                    match datatype {
+                        nn::tensor::TensorType::Fp16 => Self::Fp16,
+                        nn::tensor::TensorType::Fp32 => Self::Fp32,
+                        nn::tensor::TensorType::Fp64 => Self::Fp64,
+                        nn::tensor::TensorType::Bf16 => Self::Bf16,
+                        nn::tensor::TensorType::U8 => Self::Uint8,
+                        nn::tensor::TensorType::I32 => Self::Int32,
+                        nn::tensor::TensorType::I64 => Self::Int64,
+                    }
+                }
+            }
+
             impl nn::tensor::HostTensor for GuestState {
                 fn new(
                     &mut self,
-                    dimensions: Vec<u32>,
-                    ty: nn::tensor::TensorType,
-                    data: Vec<u8>,
+                    _dimensions: Vec<u32>,
+                    _ty: nn::tensor::TensorType,
+                    _data: Vec<u8>,
                 ) -> wasmtime::Result<Resource<Tensor>> {
-                    let datatype = match ty {
-                        nn::tensor::TensorType::Fp16 => Datatype::Fp16,
-                        nn::tensor::TensorType::Fp32 => Datatype::Fp32,
-                        nn::tensor::TensorType::Fp64 => Datatype::Fp64,
-                        nn::tensor::TensorType::Bf16 => Datatype::Bf16,
-                        nn::tensor::TensorType::U8 => Datatype::Uint8,
-                        nn::tensor::TensorType::I32 => Datatype::Int32,
-                        nn::tensor::TensorType::I64 => Datatype::Int64,
-                    };
-                    self.construct(&dimensions, datatype, data)
+                    Err(linked_elsewhere())
                 }
 
                 fn dimensions(&mut self, this: Resource<Tensor>) -> wasmtime::Result<Vec<u32>> {
@@ -272,8 +291,8 @@ macro_rules! serve_namespace {
                     })
                 }
 
-                fn data(&mut self, this: Resource<Tensor>) -> wasmtime::Result<Vec<u8>> {
-                    Ok(self.table.get(&this)?.data().to_vec())
+                fn data(&mut self, _this: Resource<Tensor>) -> wasmtime::Result<Vec<u8>> {
+                    Err(linked_elsewhere())
                 }
 
                 fn drop(&mut self, this: Resource<Tensor>) -> wasmtime::Result<()> {
@@ -370,14 +389,11 @@ macro_rules! serve_namespace {
 
                 fn make(
                     &mut self,
-                    datatype: types::Datatype,
-                    shape: Vec<u32>,
-                    data: Vec<u8>,
+                    _datatype: types::Datatype,
+                    _shape: Vec<u32>,
+                    _data: Vec<u8>,
                 ) -> wasmtime::Result<Result<Resource<Tensor>, types::Problem>> {
-                    match self.build(&shape, datatype.into(), data) {
-                        Ok(tensor) => Ok(Ok(self.give_tensor(tensor)?)),
-                        Err(message) => Ok(Err(problem(message))),
-                    }
+                    Err(linked_elsewhere())
                 }
 
                 fn share(&mut self, of: Resource<Tensor>) -> wasmtime::Result<Resource<Tensor>> {

@@ -7,6 +7,7 @@ pub mod gate;
 pub mod graph;
 pub mod onnx;
 
+pub(crate) mod bytes;
 pub(crate) mod guest;
 
 pub use guest::{GuestContext, GuestError, GuestGraph};

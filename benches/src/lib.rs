@@ -1,0 +1,10 @@
+//! What the benchmarks share: a host in this process, the graphs it serves, and pairs of measurements.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a measurement that fails may panic; none of this serves anybody"
+)]
+
+pub mod graphs;
+pub mod served;
