@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group, criterion_main};
 use modelet_benches::graphs;
 use modelet_benches::served::{Ready, Served, floats, model_file};
 use modelet_host::tensor::NamedTensor;
@@ -14,11 +14,7 @@ fn both(criterion: &mut Criterion, served: &Served, ready: &Ready, name: &str, i
     let inputs = [input.clone()];
     group.bench_function("bare", |b| b.iter(|| ready.bare(&inputs)));
     group.bench_function("sandbox", |b| {
-        b.to_async(Runtime(served)).iter_batched(
-            || vec![input.clone()],
-            |inputs| served.call(ready, inputs),
-            BatchSize::SmallInput,
-        );
+        b.to_async(Runtime(served)).iter(|| served.call(ready, vec![input.clone()]));
     });
     group.finish();
 }

@@ -7,4 +7,5 @@
 )]
 
 pub mod graphs;
+pub mod guests;
 pub mod served;

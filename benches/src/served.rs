@@ -7,6 +7,7 @@ use std::time::Duration;
 use modelet_host::config::{Config, DataDir};
 use modelet_host::engine::call::{Call, Called};
 use modelet_host::engine::deployment::Deployment;
+use modelet_host::engine::memory;
 use modelet_host::host::{Host, Options};
 use modelet_host::names::Target;
 use modelet_host::registry::Version;
@@ -38,6 +39,7 @@ pub struct Ready {
 impl Served {
     /// Starts a host with the defaults; `worker` is the program that has its workers' commands.
     pub fn start(worker: &Path) -> Self {
+        memory::keep_free_memory();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let data = tempfile::tempdir().unwrap();
         let options = Options {

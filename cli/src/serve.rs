@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use modelet_host::config::{Config, DataDir, Setting};
+use modelet_host::engine::memory;
 use modelet_host::host::{Host, Options};
 use modelet_host::registry::{Registry as _, Status};
 use modelet_host::{process, server};
@@ -24,6 +25,7 @@ use crate::{paths, quiet, table};
 const DEFAULT_LOG: &str = "info,wasmtime=warn,cranelift=warn,sled=warn,ort=warn";
 
 pub(crate) fn run(args: ServeArgs, out: &Out) -> Result<Exit, Failure> {
+    memory::keep_free_memory();
     quiet::silence_engine()?;
     let mut config = Config::load(args.config.as_deref())
         .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;

@@ -13,6 +13,7 @@ use crate::engine::background::Background;
 use crate::engine::budget::{Budget, Slots};
 use crate::engine::compile::Compiler;
 use crate::engine::deployment::{Deployments, LoadError, Parts};
+use crate::engine::memory::{Rest, return_free_memory};
 use crate::error::Error;
 use crate::http::account::RequestIds;
 use crate::http::admit::Admission;
@@ -159,7 +160,6 @@ impl Host {
     pub fn start(options: Options) -> Result<Arc<Self>, StartError> {
         let Options { config, data_dir, worker } = options;
         let system = |what| move |error| StartError::System { what, error };
-        crate::engine::memory::return_large_blocks();
         let registry = open_registry(&data_dir)?;
         let uploads = Uploads::open(&registry, config.limits.clone());
         let ledger = Arc::new(Ledger::new(Clock::monotonic()));
@@ -243,10 +243,14 @@ impl Host {
         tokio::spawn(async move {
             let mut ticks = tokio::time::interval(TEND_INTERVAL);
             ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            let mut rest = Rest::default();
             loop {
                 ticks.tick().await;
                 host.deployments.tend().await;
                 host.tend_uploads();
+                if rest.begins(host.requests.ended()) {
+                    tokio::task::spawn_blocking(return_free_memory);
+                }
             }
         });
         let host = Arc::clone(self);

@@ -17,10 +17,10 @@ use modelet_guest::testing::{Host, Inputs, Output, call};
 use modelet_guest::{Model, Result, Tensor};
 use serde_json::{Value, json};
 
-/// Pairs of calls of which the median counts.
-const PAIRS: usize = 201;
-/// Calls before any counts: the first loads the model.
-const WARM_UP: usize = 20;
+/// Pairs of blocks, whose calls' median counts.
+const PAIRS: usize = 21;
+/// Calls of a block: one way, then the other, each with the processor's caches to itself.
+const BLOCK: usize = 20;
 
 type Outputs = Result<Vec<(&'static str, Output)>>;
 
@@ -128,19 +128,28 @@ fn compare<M: Model>(
     let _host = host.install();
     let mut model = M::load_model().unwrap();
     let (mut native, mut sandbox) = (Vec::new(), Vec::new());
-    for pair in 0..WARM_UP + PAIRS {
-        let given = inputs();
-        let begun = Instant::now();
-        call(&mut model, given).unwrap();
-        let took = begun.elapsed().as_secs_f64() * 1e3;
-        let guest = guest_ms(server, name, sent);
-        if pair >= WARM_UP {
-            native.push(took);
-            sandbox.push(guest);
+    // The first block of each loads the model.
+    for counts in std::iter::once(false).chain([true; PAIRS]) {
+        let one = native_block(&mut model, &inputs);
+        let other: Vec<_> = (0..BLOCK).map(|_| guest_ms(server, name, sent)).collect();
+        if counts {
+            native.extend(one);
+            sandbox.extend(other);
         }
     }
     let (native, sandbox) = (median(native), median(sandbox));
     println!("{name:<17} {native:>7.3} ms {sandbox:>7.3} ms {:>6.2}", sandbox / native);
+}
+
+/// The milliseconds that each of a block of native calls took.
+fn native_block<M: Model>(model: &mut M, inputs: impl Fn() -> Vec<(&'static str, Output)>) -> Vec<f64> {
+    let call = |_| {
+        let given = inputs();
+        let begun = Instant::now();
+        call(model, given).unwrap();
+        begun.elapsed().as_secs_f64() * 1e3
+    };
+    (0..BLOCK).map(call).collect()
 }
 
 /// Calls the server and gives the milliseconds that its guest code took.

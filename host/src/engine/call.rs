@@ -154,11 +154,13 @@ fn take(
 type Answer = Result<Vec<(String, Resource<Tensor>)>, Failure>;
 
 /// Polls the guest's `infer`, on the clock: `guest` while its stack is being polled, `wait` between.
+/// Runs that it leaves to whoever polls are done here.
 async fn poll_guest(
     instance: &mut Instance,
     inputs: &[(String, Resource<Tensor>)],
 ) -> wasmtime::Result<Answer> {
-    let Instance { store, guest, account, .. } = instance;
+    let Instance { store, guest, account, inline, .. } = instance;
+    let attending = inline.attend();
     let mut call = pin!(async {
         match &*guest {
             Guest::Standard(guest) => guest.call_infer(store, inputs).await,
@@ -166,10 +168,14 @@ async fn poll_guest(
         }
     });
     poll_fn(|cx| {
-        account.enter(Bucket::Guest);
-        let polled = call.as_mut().poll(cx);
-        account.enter(Bucket::Wait);
-        polled
+        loop {
+            account.enter(Bucket::Guest);
+            let polled = call.as_mut().poll(cx);
+            if polled.is_ready() || !attending.serve(account) {
+                account.enter(Bucket::Wait);
+                return polled;
+            }
+        }
     })
     .await
 }

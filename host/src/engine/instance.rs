@@ -16,7 +16,7 @@ use super::state::{GuestState, VersionContext};
 use crate::config::GuestSettings;
 use crate::ledger::{Bucket, InstanceAccount, Ledger, VersionRow};
 use crate::limit::Limit;
-use crate::nn::compute::{Compute, Payer};
+use crate::nn::compute::{Compute, Inline, Payer};
 
 /// Bytes a guest may hand over in one host call beyond the tensors themselves: names, shapes, lists.
 const HOSTCALL_SLACK_BYTES: u64 = 1 << 20;
@@ -105,6 +105,8 @@ pub struct Instance {
     pub(crate) account: InstanceAccount,
     /// Turns the guest has been given in the call under way.
     pub(crate) turns: Turns,
+    /// Where the guest leaves its shortest runs.
+    pub(crate) inline: Inline,
     /// Calls it has served.
     uses: u64,
     /// Calls it may serve.
@@ -145,7 +147,9 @@ impl Starter {
         let charge = self.budget.take(self.slots);
         let charge = charge.map_err(|no_room| StartError::full(no_room, Limit::Instances))?;
         let account = self.ledger.instance(&self.row);
-        let payer = Payer { stamp: account.compute_stamp(), version: Arc::clone(&self.row) };
+        let inline = Inline::default();
+        let (stamp, version) = (account.compute_stamp(), Arc::clone(&self.row));
+        let payer = Payer { stamp, version, inline: inline.clone() };
         let context = Arc::clone(&self.context);
         let (memory, tables) = (self.settings.memory_bytes, self.settings.table_elements);
         let limiter = MemoryLimiter::new(Arc::clone(&self.budget), memory, tables);
@@ -161,7 +165,8 @@ impl Starter {
             .map_err(|error| failed(&error, store.data().limiter.refused()))?;
         account.set_memory_bytes(store.data().limiter.memory_bytes());
         let reuse_limit = reuse_limit(self.max_reuse, account.id());
-        Ok(Instance { store, guest, account, turns, uses: 0, reuse_limit, _charge: charge })
+        let uses = 0;
+        Ok(Instance { store, guest, account, turns, inline, uses, reuse_limit, _charge: charge })
     }
 
     fn limit(&self, store: &mut Store<GuestState>) {

@@ -8,6 +8,7 @@
 //! engine does.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -155,8 +156,8 @@ impl InstanceAccount {
     }
 
     /// Runs a short job on this thread: `Compute` while it runs, `Wait` after it, and its time is
-    /// charged to the version as engine time.
-    pub fn compute_inline<T>(&mut self, job: impl FnOnce() -> T) -> T {
+    /// charged to the version as engine time. Also says how long it took.
+    pub fn compute_inline<T>(&mut self, job: impl FnOnce() -> T) -> (T, Duration) {
         let begun_ns = self.row.update(|state| {
             state.bucket = Some(Bucket::Compute);
             state.since_ns
@@ -166,8 +167,9 @@ impl InstanceAccount {
             state.bucket = Some(Bucket::Wait);
             state.since_ns
         });
-        self.version.charge_inline(ended_ns.saturating_sub(begun_ns));
-        answer
+        let took_ns = ended_ns.saturating_sub(begun_ns);
+        self.version.charge_inline(took_ns);
+        (answer, Duration::from_nanos(took_ns))
     }
 
     /// For the engine thread that will run this instance's jobs. A lease that ends while a job is

@@ -7,6 +7,7 @@
 //! can, and its time is booked as abandoned. A run that goes on past its deadline all the same is
 //! given up on: its thread is replaced, and its graph is quarantined.
 
+mod inline;
 mod lane;
 mod watch;
 
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+pub use self::inline::{Attending, Inline};
 use self::lane::{Job, Lane, Run, Spawner};
 use self::watch::{Abandoned, Watch};
 use super::backend::{Cancel, RunError};
@@ -36,6 +38,8 @@ struct Shared {
     long: Arc<Lane>,
     /// Up to here a run is short.
     short_run: Duration,
+    /// Up to here a run whose work is bounded goes to no thread at all.
+    inline_run: Duration,
     /// Most that one run may take.
     timeout: Duration,
     /// What a run gets on top once it was cancelled.
@@ -66,6 +70,7 @@ impl ComputeThreads {
             short: lane("compute-short", false, settings.short_threads)?,
             long: lane("compute", true, settings.threads)?,
             short_run: Duration::from_micros(settings.short_run_us),
+            inline_run: Duration::from_micros(settings.inline_run_us),
             timeout: Duration::from_millis(settings.timeout_ms),
             grace: Duration::from_millis(settings.grace_ms),
             watch: Watch::new(settings.lost_threads),
@@ -112,11 +117,14 @@ impl Compute {
         if let Some(reason) = graph.quarantined() {
             return Err(RunError::failed(reason.as_str()));
         }
+        if payer.inline.is_attended() && shared.is_inline(&graph, &inputs) {
+            return payer.inline.run(graph, inputs).await;
+        }
         let (answer, outcome) = oneshot::channel();
         let run = Arc::new(Run::new(Arc::clone(shared.lane(&graph, &inputs))));
         let cancel = Cancel::new();
         let waiting = Waiting { shared, graph: &graph, run: &run, cancel: &cancel, over: false };
-        let Payer { stamp, version } = payer.clone();
+        let Payer { stamp, version, .. } = payer.clone();
         let (graph, cancel) = (Arc::clone(&graph), cancel.clone());
         let job = Job { graph, inputs, stamp, version, cancel, run: Arc::clone(&run), answer };
         run.lane().push(job)?;
@@ -140,6 +148,11 @@ impl Compute {
 }
 
 impl Shared {
+    fn is_inline(&self, graph: &Graph, inputs: &[NamedTensor]) -> bool {
+        let estimate = || graph.cost().estimate(total_bytes(inputs));
+        graph.is_bounded() && estimate().is_some_and(|estimate| estimate <= self.inline_run)
+    }
+
     fn lane(&self, graph: &Graph, inputs: &[NamedTensor]) -> &Arc<Lane> {
         match graph.cost().estimate(total_bytes(inputs)) {
             Some(estimate) if estimate <= self.short_run => &self.short,
@@ -155,6 +168,8 @@ pub struct Payer {
     pub stamp: ComputeStamp,
     /// The version that pays for engine time.
     pub version: Arc<VersionRow>,
+    /// Where runs are left that are too short for another thread.
+    pub inline: Inline,
 }
 
 /// Somebody waits for a run. Dropped before it is over, it cancels the run and, where that has begun,

@@ -39,6 +39,8 @@ pub struct Graph {
     loaded: Box<dyn LoadedGraph>,
     account: ObjectAccount,
     bytes: u64,
+    /// Whether the work of a run follows from the shapes of its inputs.
+    bounded: bool,
     /// What its runs are learned to cost.
     cost: Cost,
     /// Why it is not run any more, if it is not.
@@ -73,7 +75,7 @@ impl Graph {
     #[cfg(test)]
     pub(super) fn of_engine(loaded: Box<dyn LoadedGraph>, ledger: &Ledger) -> Self {
         let account = ledger.object(ObjectKind::Graph, 0, &[]);
-        Self::new(Signature::default(), BackendKind::Rten, loaded, account, 0)
+        Self::new(Signature::default(), BackendKind::Rten, loaded, account, (0, false))
     }
 
     fn new(
@@ -81,7 +83,7 @@ impl Graph {
         backend: BackendKind,
         loaded: Box<dyn LoadedGraph>,
         account: ObjectAccount,
-        bytes: u64,
+        (bytes, bounded): (u64, bool),
     ) -> Self {
         Self {
             signature,
@@ -89,10 +91,17 @@ impl Graph {
             loaded,
             account,
             bytes,
+            bounded,
             cost: Cost::default(),
             quarantine: ArcSwapOption::empty(),
             stuck: AtomicU32::new(0),
         }
+    }
+
+    /// Whether the work of a run follows from the shapes of its inputs: what was short will be short
+    /// again.
+    pub fn is_bounded(&self) -> bool {
+        self.bounded
     }
 
     /// What its runs are learned to cost.
@@ -357,6 +366,7 @@ impl GraphStore {
     ) -> Result<Graph, GraphError> {
         let signature = source.onnx.signature().map_err(|error| onnx_error(asset, error))?;
         let GraphSource { onnx, external, .. } = source;
+        let bounded = onnx.is_bounded();
         let resolve = |location: &AssetName| {
             external.iter().find(|(name, _)| name == location).map(|(_, bytes)| bytes.clone())
         };
@@ -370,7 +380,7 @@ impl GraphStore {
         let grown = crate::engine::memory::resident_bytes().saturating_sub(before);
         let bytes = file_bytes.max(grown);
         let account = self.ledger.object(ObjectKind::Graph, bytes, &[]);
-        Ok(Graph::new(signature, backend, loaded, account, bytes))
+        Ok(Graph::new(signature, backend, loaded, account, (bytes, bounded)))
     }
 
     /// Forgets graphs that nobody holds any more and gives freed memory back to the system. Called

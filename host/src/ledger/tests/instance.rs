@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -176,7 +177,7 @@ fn inline_compute_is_charged_to_the_version_once() {
     let version = version(&ledger, "m");
     let mut account = ledger.instance(&version);
     account.lease();
-    assert_eq!(account.compute_inline(|| hand.advance_ns(30)), ());
+    assert_eq!(account.compute_inline(|| hand.advance_ns(30)), ((), Duration::from_nanos(30)));
     let (totals, _) = version.totals(ledger.clock().now_ns());
     assert_eq!((totals.engine_ns, totals.inline_ns, totals.buckets.compute), (30, 30, 30));
 }

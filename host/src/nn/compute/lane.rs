@@ -214,6 +214,11 @@ impl Lane {
     }
 }
 
+/// The error of a run that panicked.
+pub(super) fn panicked() -> RunError {
+    RunError::failed("the compute backend panicked")
+}
+
 /// Runs a job that somebody still waits for; `false` if this thread was given up on meanwhile.
 fn run_job(job: Job, row: &mut EngineThread) -> bool {
     let Job { graph, inputs, stamp, version, cancel, run, answer } = job;
@@ -225,7 +230,7 @@ fn run_job(job: Job, row: &mut EngineThread) -> bool {
     let work = row.begin();
     let computing = stamp.start();
     let outcome = catch_unwind(AssertUnwindSafe(|| graph.run(&inputs, &cancel)))
-        .unwrap_or_else(|_| Err(RunError::failed("the compute backend panicked")));
+        .unwrap_or_else(|_| Err(panicked()));
     // Both accounts are closed before the answer goes out, so that whoever has it finds them settled.
     drop(computing);
     let abandoned = answer.is_closed();

@@ -60,7 +60,7 @@ fn bench(change: impl FnOnce(&mut ComputeSettings)) -> Bench {
     let version =
         ledger.version(&"m".parse().unwrap(), &"1".parse().unwrap(), Digest::of(b"version"));
     let instance = ledger.instance(&version);
-    let payer = Payer { stamp: instance.compute_stamp(), version };
+    let payer = Payer { stamp: instance.compute_stamp(), version, inline: Inline::default() };
     let threads = ComputeThreads::start(&settings, &ledger).unwrap();
     Bench { ledger, threads, payer, _instance: instance }
 }

@@ -5,6 +5,7 @@
 //! only the bytes that [`Onnx::resolve_external`] gives, in which no location of any file is left:
 //! an engine that is handed a location opens it, whoever wrote it.
 
+mod bounded;
 #[cfg(test)]
 pub(crate) mod build;
 pub mod elements;
@@ -164,6 +165,12 @@ impl Onnx {
     /// the functions that the model itself defines.
     pub fn operators(&self) -> BTreeSet<Operator> {
         walk::operators(&self.model)
+    }
+
+    /// Whether the work of one run follows from the shapes of its inputs alone: no value in them makes
+    /// it longer.
+    pub fn is_bounded(&self) -> bool {
+        bounded::is_bounded(&self.model)
     }
 
     /// The assets that hold weights of this model.
