@@ -6,6 +6,9 @@
     reason = "a measurement that fails may panic; none of this serves anybody"
 )]
 
+pub mod echo;
 pub mod graphs;
 pub mod guests;
+pub mod pairs;
+pub mod report;
 pub mod served;

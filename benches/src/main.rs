@@ -8,6 +8,18 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args().collect();
     match args.get(1).map(String::as_str) {
+        Some("report") => {
+            let folder = args.get(2).map_or("docs", String::as_str);
+            modelet_benches::report::write(folder.as_ref());
+            ExitCode::SUCCESS
+        }
+        Some("echo") => {
+            let address = args.get(2).and_then(|address| address.parse().ok());
+            let address = address.expect("an address to serve at");
+            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+            runtime.block_on(modelet_benches::echo::serve(address)).expect("a free address");
+            ExitCode::SUCCESS
+        }
         Some("guests") => {
             modelet_benches::guests::measure();
             ExitCode::SUCCESS
