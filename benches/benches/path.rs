@@ -1,6 +1,7 @@
 //! From decoded tensors to output tensors: through a sandbox and wasi-nn, and by the bare engine.
 
 #![allow(missing_docs, reason = "criterion's macros make functions without docstrings")]
+#![allow(clippy::unwrap_used, reason = "a measurement that fails may panic")]
 
 use std::path::Path;
 

@@ -1,6 +1,7 @@
 //! The stages of a request that need no server: route, decode, encode, and the ledger's account.
 
 #![allow(missing_docs, reason = "criterion's macros make functions without docstrings")]
+#![allow(clippy::unwrap_used, reason = "a measurement that fails may panic")]
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};

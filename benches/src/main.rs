@@ -21,7 +21,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Some("guests") => {
-            modelet_benches::guests::measure();
+            println!("{}", modelet_benches::guests::measure());
             ExitCode::SUCCESS
         }
         _ => modelet_cli::main(std::env::args_os()),

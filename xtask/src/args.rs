@@ -19,6 +19,7 @@ pub(crate) enum Command {
     Assets,
     Demo(DemoOptions),
     Test,
+    Bench,
     /// The parts to check, in the order to run them.
     Check(Vec<Part>),
     Soak(SoakOptions),
@@ -61,6 +62,7 @@ Commands:
   demo     Set up, build, serve the example models, call them, show the accounts
   test     Set up, check, and run every test; what CI runs
   check    Format, tidy rules, licences and lints
+  bench    Measure what Modelet costs, into docs/benchmarks.md
   soak     For minutes or hours what the tests do for seconds
 
 `cargo xtask COMMAND --help` says more.
@@ -102,6 +104,15 @@ Usage: cargo xtask test
 Sets up and runs all that must pass: `cargo xtask check`, the tests of the asset pipeline, the Rust
 tests, the examples of the README and the real-client tests. Ends with the time of each stage.";
 
+const BENCH_HELP: &str = "\
+Usage: cargo xtask bench
+
+Measures the sandbox against the bare engine and small calls against bare hyper, in turn, and writes
+docs/benchmarks.md, .json and .svg. Takes some five minutes, in which the machine should do nothing
+else. Needs wrk, which is installed where that can be done.
+
+`cargo bench --profile ci --bench stages` measures single stages.";
+
 const CHECK_HELP: &str = "\
 Usage: cargo xtask check [PART...]
 
@@ -138,6 +149,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
         "setup" => without_options(&mut parser, Command::Setup, SETUP_HELP),
         "assets" => without_options(&mut parser, Command::Assets, ASSETS_HELP),
         "test" => without_options(&mut parser, Command::Test, TEST_HELP),
+        "bench" => without_options(&mut parser, Command::Bench, BENCH_HELP),
         "demo" => parse_demo(&mut parser),
         "check" => parse_check(&mut parser),
         "soak" => parse_soak(&mut parser),
@@ -220,15 +232,22 @@ mod tests {
     #[test]
     fn every_command_has_help_of_its_own() {
         let mut texts = Vec::new();
-        for line in
-            ["", "setup -h", "assets --help", "demo --help", "test --help", "check -h", "soak -h"]
-        {
+        for line in [
+            "",
+            "setup -h",
+            "assets --help",
+            "demo --help",
+            "test --help",
+            "bench -h",
+            "check -h",
+            "soak -h",
+        ] {
             let Command::Help(text) = parsed(line).unwrap() else { panic!("no help for '{line}'") };
             assert!(text.contains("Usage: cargo xtask"), "{text}");
             texts.push(text);
         }
         texts.dedup();
-        assert_eq!(texts.len(), 7);
+        assert_eq!(texts.len(), 8);
         assert_eq!(parsed("--help").unwrap(), parsed("").unwrap());
     }
 

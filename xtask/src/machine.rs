@@ -36,6 +36,10 @@ pub(crate) const NPM: Need = Need { name: "npm", package: "npm", check: &["npm",
 /// Runs an example of the README.
 pub(crate) const CURL: Need = Need { name: "curl", package: "curl", check: &["curl", "--version"] };
 
+/// Loads servers in the benchmarks. Asked for its version, it ends with a failure, so it is looked for.
+pub(crate) const WRK: Need =
+    Need { name: "wrk", package: "wrk", check: &["sh", "-c", "command -v wrk"] };
+
 /// What is to be done about what is missing.
 #[derive(Debug, PartialEq, Eq)]
 enum Plan {

@@ -10,6 +10,7 @@
 )]
 
 mod args;
+mod bench;
 mod cache;
 mod check;
 mod demo;
@@ -50,6 +51,7 @@ fn run() -> anyhow::Result<()> {
         Command::Assets => setup::run_assets(),
         Command::Demo(options) => demo::run(&options),
         Command::Test => suite::run(),
+        Command::Bench => bench::run(),
         Command::Check(parts) => check::run(&parts),
         Command::Soak(options) => soak::run(options.minutes, &options.parts),
     }

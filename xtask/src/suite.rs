@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::bench;
 use crate::check::{self, Part};
 use crate::demo;
 use crate::examples;
@@ -37,6 +38,7 @@ pub(crate) fn run() -> Result<()> {
     stages.attempt("clients", || against_a_server(&ready));
     stages.attempt("a newcomer's path", || newcomer::run(&ready));
     stages.attempt("demo, twice", || demo::twice(&ready));
+    stages.attempt("benches, each once", || bench::try_each(&ready));
     stages.attempt("doc tests", || {
         process::run(ready.cargo().args(["test", "--doc", "--workspace", "--profile", "ci"]))
     });
