@@ -7,11 +7,13 @@ use std::sync::Arc;
 use modelet_host::config::{Config, DataDir, Setting};
 use modelet_host::engine::memory;
 use modelet_host::host::{Host, Options};
+use modelet_host::logging::SetLevel;
 use modelet_host::registry::{Registry as _, Status};
 use modelet_host::{process, server};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
 
 use crate::args::{DEFAULT_LISTEN, LogForm, ServeArgs};
 use crate::commands::state_text;
@@ -31,7 +33,7 @@ pub(crate) fn run(args: ServeArgs, out: &Out) -> Result<Exit, Failure> {
         .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
     refuse_open_doors(&args)?;
     flags(&args)?.into_iter().for_each(|flag| config.show_flag(flag));
-    start_log(args.log);
+    let set_log_level = start_log(args.log);
     let data_dir = args.data_dir()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -42,6 +44,7 @@ pub(crate) fn run(args: ServeArgs, out: &Out) -> Result<Exit, Failure> {
         config,
         data_dir: DataDir::new(&data_dir),
         worker: crate::paths::this_program()?,
+        set_log_level,
     };
     let host = Host::start(options)
         .map_err(|error| Failure::new(Exit::Failed, error.to_string()).at("--data-dir"))?;
@@ -181,8 +184,8 @@ fn refuse_open_doors(args: &ServeArgs) -> Result<(), Failure> {
     ))
 }
 
-fn start_log(form: LogForm) {
-    use tracing_subscriber::EnvFilter;
+/// Starts the log; gives what changes its level, unless there was a log already.
+fn start_log(form: LogForm) -> Option<SetLevel> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -191,10 +194,30 @@ fn start_log(form: LogForm) {
         // the complaint about it would go the same way, and panic there.
         .log_internal_errors(false);
     // Another subscriber is there only when this runs inside a test, which then has its log.
-    let _ = match form {
+    match form {
         LogForm::Text => {
-            log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init()
+            let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            let log = log.with_ansi(colours).with_filter_reloading();
+            let filter = log.reload_handle();
+            log.try_init().ok()?;
+            Some(Box::new(move |level| set_level(|new| filter.reload(new), level)))
         }
-        LogForm::Json => log.json().try_init(),
-    };
+        LogForm::Json => {
+            let log = log.json().with_filter_reloading();
+            let filter = log.reload_handle();
+            log.try_init().ok()?;
+            Some(Box::new(move |level| set_level(|new| filter.reload(new), level)))
+        }
+    }
+}
+
+/// Has the log act on a level: that of the program, with its libraries as quiet as they were.
+fn set_level(
+    reload: impl Fn(EnvFilter) -> Result<(), tracing_subscriber::reload::Error>,
+    level: &str,
+) {
+    let libraries = DEFAULT_LOG.split_once(',').map_or("", |(_, libraries)| libraries);
+    let filter = EnvFilter::new(format!("{level},{libraries}"));
+    // The log is gone only when the process ends.
+    let _ = reload(filter);
 }

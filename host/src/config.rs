@@ -105,6 +105,8 @@ settings! {
         name: String = "modelet".to_owned();
         /// Names besides its addresses and localhost that clients may call the server by to manage it; any other is taken for a web page's trick.
         hosts: Vec<String> = Vec::new();
+        /// Whether the protocol's clients may load and unload models (`/v2/repository`); what they unload is not served until it is loaded again.
+        model_control: bool = true;
         /// Connections at once; each costs a descriptor and some kilobytes, and 10,000 idle ones must leave room for the others. Further ones wait in the kernel's queue.
         connections: u32 = 16_384;
         /// Seconds from a request's first byte to the end of its head; slower is an attack or a dead peer.
@@ -113,6 +115,8 @@ settings! {
         idle_timeout_s: u64 = 75;
         /// Requests at once on one HTTP/2 connection, as most servers allow.
         http2_streams: u32 = 256;
+        /// Seconds a gRPC stream may wait for its next message; a client that keeps one open between its users' questions needs it for longer than a connection without a request.
+        stream_idle_timeout_s: u64 = 3600;
         /// Bytes of a request's head; large enough for trace and authentication headers.
         header_bytes: usize = 64 * 1024;
         /// Seconds a drain waits for requests under way; longer than the longest request deadline.
@@ -306,6 +310,10 @@ impl Config {
         require(
             self.server.header_timeout_s > 0 && self.server.idle_timeout_s > 0,
             "server.header_timeout_s and server.idle_timeout_s must be at least 1",
+        );
+        require(
+            self.server.stream_idle_timeout_s > 0,
+            "server.stream_idle_timeout_s must be at least 1",
         );
         require(
             (8 * 1024..=1 << 20).contains(&self.server.header_bytes),

@@ -1,4 +1,5 @@
-//! What a caller is told when a request cannot be answered, and the one table from kinds to statuses.
+//! What a caller is told when a request cannot be answered, and the one table from kinds to statuses,
+//! those of HTTP and those of gRPC.
 //!
 //! Every operation has an error type of its own; at the edge each becomes an [`Error`]: a kind, a
 //! message that is safe for strangers, the place and the remedy where there are any, and, apart from
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use serde::Serialize;
+use tonic::Code;
 
 use crate::limit::Limit;
 
@@ -107,6 +109,27 @@ impl Kind {
             // Nobody reads it; it is for logs and metrics, as nginx's 499.
             Self::ClientGone => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
             Self::Unsupported => StatusCode::NOT_IMPLEMENTED,
+        }
+    }
+
+    /// The gRPC status that goes with it.
+    pub fn code(self) -> Code {
+        match self {
+            Self::NotFound => Code::NotFound,
+            Self::MethodNotAllowed | Self::Unsupported => Code::Unimplemented,
+            Self::BadRequest => Code::InvalidArgument,
+            Self::Unauthenticated => Code::Unauthenticated,
+            Self::Forbidden => Code::PermissionDenied,
+            Self::Conflict | Self::PreconditionFailed => Code::FailedPrecondition,
+            // gRPC's own word for a message over a limit of size, too.
+            Self::QuotaExceeded | Self::TooLarge => Code::ResourceExhausted,
+            Self::Overloaded
+            | Self::InstantiationFailed
+            | Self::ModelUnavailable
+            | Self::ReadOnly => Code::Unavailable,
+            Self::Deadline => Code::DeadlineExceeded,
+            Self::Trap | Self::NoResponse | Self::GuestError | Self::Internal => Code::Internal,
+            Self::ClientGone => Code::Cancelled,
         }
     }
 
@@ -385,6 +408,7 @@ mod tests {
         assert_eq!(spellings.len(), Kind::ALL.len());
         for kind in Kind::ALL {
             assert!(kind.status().is_client_error() || kind.status().is_server_error());
+            assert_ne!(kind.code(), Code::Ok);
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
         }
     }

@@ -4,8 +4,10 @@ use std::io::BufReader;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::watch;
 
 use crate::config::{Config, DataDir, EngineSettings};
 use crate::engine::Engine;
@@ -15,6 +17,7 @@ use crate::engine::compile::Compiler;
 use crate::engine::deployment::{Deployments, LoadError, Parts};
 use crate::engine::memory::{Rest, return_free_memory};
 use crate::error::Error;
+use crate::grpc::services::Services;
 use crate::http::account::RequestIds;
 use crate::http::admit::Admission;
 use crate::http::documents;
@@ -23,7 +26,9 @@ use crate::ledger::{
     CHECKPOINT_REWRITE_BYTES, Callable, Clock, EfficiencyReport, Extent, Ledger, SAMPLE_INTERVAL,
     Window,
 };
+use crate::logging::{Logging, SetLevel};
 use crate::metrics::Metrics;
+use crate::model_control::Unloaded;
 use crate::names::ModelName;
 use crate::nn::backend::{BackendKind, Backends, LoadOptions, Search};
 use crate::nn::compute::{Compute, ComputeThreads};
@@ -33,6 +38,7 @@ use crate::registry::{
     CollectError, FileRegistry, OpenError, OpenReport, RealDisk, Registry as _, Snapshot,
     SystemClock, TornTail, Version,
 };
+use crate::trace_settings::Tracing;
 use crate::uploads::Uploads;
 use crate::verdicts::Verdicts;
 use crate::worker::Worker;
@@ -107,6 +113,8 @@ pub struct Options {
     pub data_dir: DataDir,
     /// The program with the hidden commands of workers.
     pub worker: PathBuf,
+    /// What changes the log's level; none where the log is not this program's to change.
+    pub set_log_level: Option<SetLevel>,
 }
 
 /// Every long-lived part of a server.
@@ -127,7 +135,12 @@ pub struct Host {
     compute: Compute,
     data_dir: DataDir,
     /// Set when the server has begun to drain.
-    draining: AtomicBool,
+    draining: watch::Sender<bool>,
+    /// The standard gRPC services beside the protocol's own.
+    services: Services,
+    unloaded: Unloaded,
+    logging: Logging,
+    tracing: Arc<Tracing>,
     /// How many collections of blobs have been asked for and are not done.
     collections: AtomicU32,
     /// Held to the end: dropping them ends the threads.
@@ -158,7 +171,7 @@ impl Host {
     /// # Errors
     /// [`StartError`]; nothing is left running.
     pub fn start(options: Options) -> Result<Arc<Self>, StartError> {
-        let Options { config, data_dir, worker } = options;
+        let Options { config, data_dir, worker, set_log_level } = options;
         let system = |what| move |error| StartError::System { what, error };
         let registry = open_registry(&data_dir)?;
         let uploads = Uploads::open(&registry, config.limits.clone());
@@ -221,7 +234,11 @@ impl Host {
             requests: Requests::default(),
             compute: threads.handle(),
             data_dir,
-            draining: AtomicBool::new(false),
+            draining: watch::Sender::new(false),
+            services: Services::new(),
+            unloaded: Unloaded::default(),
+            logging: Logging::new(set_log_level),
+            tracing: Arc::default(),
             collections: AtomicU32::new(0),
             _threads: threads,
         }))
@@ -367,7 +384,18 @@ impl Host {
     /// # Errors
     /// When the server is draining.
     pub fn check_ready(&self) -> Result<(), Error> {
-        if self.draining.load(Ordering::Relaxed) { Err(documents::draining()) } else { Ok(()) }
+        if *self.draining.borrow() { Err(documents::draining()) } else { Ok(()) }
+    }
+
+    /// Resolves when the server has begun to drain.
+    pub async fn drains(&self) {
+        // The sender lives as long as the host.
+        let _ = self.draining.subscribe().wait_for(|draining| *draining).await;
+    }
+
+    /// The standard gRPC services.
+    pub fn services(&self) -> &Services {
+        &self.services
     }
 
     /// Whether a version may be served; one that is not loaded may.
@@ -376,6 +404,30 @@ impl Host {
     /// [`LoadError::Quarantined`] with its reason.
     pub fn check_quarantine(&self, version: &Version) -> Result<(), LoadError> {
         self.deployments.find(version).map_or(Ok(()), |deployment| deployment.check_quarantine())
+    }
+
+    /// Whether a version is served: it is not quarantined, and nobody unloaded its model.
+    ///
+    /// # Errors
+    /// The reason why it is not.
+    pub fn check_served(&self, version: &Version) -> Result<(), Error> {
+        self.unloaded.check(&version.model)?;
+        Ok(self.check_quarantine(version)?)
+    }
+
+    /// The models that clients have unloaded.
+    pub fn unloaded(&self) -> &Unloaded {
+        &self.unloaded
+    }
+
+    /// The log's settings.
+    pub fn logging(&self) -> &Logging {
+        &self.logging
+    }
+
+    /// Which requests are traced.
+    pub fn tracing(&self) -> &Arc<Tracing> {
+        &self.tracing
     }
 
     /// The engine a version runs on, and its release; none while it is not loaded.
@@ -403,6 +455,8 @@ impl Host {
         self.metrics.retain(|model, version| {
             snapshot.get(model).is_some_and(|model| model.versions.contains_key(version))
         });
+        self.unloaded.retain(|model| snapshot.get(model).is_some());
+        self.tracing.retain(|model| snapshot.get(model).is_some());
     }
 
     /// Removes the blobs that nothing names, in the background; one walk at a time, and one more for
@@ -437,7 +491,7 @@ impl Host {
 
     /// From here on the server says that it is not ready.
     pub fn begin_drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.draining.send_replace(true);
     }
 
     /// The last request is answered: instances go, and the last checkpoint is written.

@@ -167,7 +167,7 @@ pub async fn component(
     steps.passed(Check::World, format!("{world}, with {} imports", facts.imports.len()));
     let scratch = tempfile::tempdir().map_err(InspectError::Scratch)?;
     let data_dir = DataDir::new(scratch.path());
-    let host = Host::start(Options { config, data_dir, worker })?;
+    let host = Host::start(Options { config, data_dir, worker, set_log_level: None })?;
     let reason = try_component(&host, &bytes, &facts, &mut steps, &mut report).await?;
     report.facts = Some(facts);
     report.steps = steps.finish(reason);

@@ -19,9 +19,16 @@ pub mod host;
 pub mod process;
 pub mod server;
 
+pub mod grpc;
 pub mod http;
+pub mod logging;
 pub mod metrics;
+pub mod model_config;
+pub mod model_control;
 pub mod publish;
+pub mod shared_memory;
+pub mod statistics;
+pub mod trace_settings;
 pub mod uploads;
 
 pub mod checks;

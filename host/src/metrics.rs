@@ -22,6 +22,7 @@ use crate::http::body::Body;
 use crate::ledger::Window;
 use crate::limit::Refusals;
 use crate::names::{ModelName, VersionName};
+use crate::statistics::Statistics;
 
 /// Versions with series of their own. A series costs about a kilobyte here and more wherever it is
 /// scraped to; versions beyond are counted under the name `other`.
@@ -156,9 +157,16 @@ pub struct VersionMetrics {
     /// Requests that were answered, which is nearly all of them: kept at hand.
     answered: Counter,
     latency: Histogram,
+    /// What the protocol's clients ask for.
+    statistics: Statistics,
 }
 
 impl VersionMetrics {
+    /// What the protocol's clients ask for.
+    pub fn statistics(&self) -> &Statistics {
+        &self.statistics
+    }
+
     /// Counts an inference that ended.
     pub fn record(&self, outcome: Option<Kind>, took: Duration) {
         match outcome {
@@ -210,6 +218,12 @@ impl Metrics {
         &self.refusals
     }
 
+    /// The series of a version, if it was ever called and is not one of too many.
+    pub fn find(&self, model: &ModelName, version: &VersionName) -> Option<Arc<VersionMetrics>> {
+        let key = (model.clone(), version.clone());
+        self.versions.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
+    }
+
     /// The series of a version.
     pub fn version(&self, model: &ModelName, version: &VersionName) -> Arc<VersionMetrics> {
         let key = (model.clone(), version.clone());
@@ -238,6 +252,7 @@ impl Metrics {
             inferences: self.inferences.clone(),
             answered: self.inferences.get_or_create(&answered).clone(),
             latency: self.latency.get_or_create(&labels).clone(),
+            statistics: Statistics::default(),
             labels,
         }
     }

@@ -10,13 +10,17 @@ use tokio::net::TcpListener;
 
 use crate::engine::call::Call;
 use crate::error::Error;
+use crate::grpc;
 use crate::host::Host;
 use crate::http::accept::Connections;
 use crate::http::account::Account;
+use crate::http::admit::{Permit, Receiving};
 use crate::http::body::Body;
+use crate::http::protocol::Protocol;
 use crate::http::request_body::{self, RequestBody};
 use crate::http::route::{Called, Route, route};
-use crate::http::{authenticate, compress, decode, documents, encode, management, shed};
+use crate::http::{authenticate, compress, control, decode, documents, encode, management, shed};
+use crate::tensor::NamedTensor;
 
 /// Answers one request: accounts for what [`answer`] comes to.
 pub async fn respond(host: &Arc<Host>, request: Request<Incoming>) -> Response<Body> {
@@ -24,7 +28,7 @@ pub async fn respond(host: &Arc<Host>, request: Request<Incoming>) -> Response<B
     let ticket = host.request_ids().ticket();
     let (head, body) = request.into_parts();
     let (body, rest) = request_body::lend(&head, body);
-    let mut account = Account::open(host.metrics(), host.request_ids(), &head, ticket);
+    let mut account = Account::open(host, &head, ticket);
     let result = answer(host, head, body, ticket, &mut account).await;
     let mut response = account.finish(result);
     rest.discard();
@@ -42,6 +46,9 @@ async fn answer(
 ) -> Result<Response<Body>, Error> {
     let snapshot = host.snapshot();
     let caller = authenticate::authenticate(&head)?;
+    if account.protocol() == Protocol::Grpc {
+        return grpc::answer(host, caller, head, body, ticket, account).await;
+    }
     let route = route(&head.method, head.uri.path(), &snapshot, ticket)?;
     account.routed(&route);
     match route {
@@ -49,6 +56,7 @@ async fn answer(
             let response = infer(host, &caller, called, &head, body, account).await?;
             compress::compress(&head.headers, response).await
         }
+        Route::Control(control) => control::answer(host, &head, body, control).await,
         Route::Document(document) => documents::answer(host, &snapshot, &document),
         Route::Healthz => Ok(documents::healthz()),
         Route::Readyz => documents::readyz(host),
@@ -60,7 +68,7 @@ async fn answer(
     }
 }
 
-/// The data path: receive → decode → admit → acquire → call → encode.
+/// The data path over REST: receive → decode → [`call`] → encode.
 async fn infer(
     host: &Host,
     caller: &authenticate::Caller,
@@ -79,24 +87,41 @@ async fn infer(
     }
     let decoding = decode::infer(head, body, &mut receiving, limits, signature);
     let request = Account::time(&mut account.stages.decode, decoding).await?;
+    let (outputs, permit) = call(host, &called, request.inputs, receiving, account).await?;
+
+    account.encode(|| {
+        encode::infer(&called, request.id.as_deref(), &request.outputs, &outputs, permit)
+    })
+}
+
+/// What every protocol does with the tensors it decoded: admit → acquire → call.
+pub(crate) async fn call(
+    host: &Host,
+    called: &Called,
+    inputs: Vec<NamedTensor>,
+    receiving: Receiving,
+    account: &mut Account,
+) -> Result<(Vec<NamedTensor>, Permit), Error> {
+    let version = &called.version;
+    host.unloaded().check(&version.model)?;
+    account.batch(version.record.signature.rows(&inputs));
     let permit = host.admission().admit(receiving)?;
     let deadline = permit.deadline();
 
     let loading = host.deployments().get(version, deadline);
     let deployment = Account::time(&mut account.stages.load, loading).await?;
     deployment.check_quarantine()?;
-    shed::pass(&called, &deployment, limits, permit.left())?;
+    shed::pass(called, &deployment, host.admission().limits(), permit.left())?;
     let acquiring = deployment.pool().acquire(deadline);
     let lease = Account::time(&mut account.stages.acquire, acquiring).await?;
     account.leased(&lease);
 
     let (version, id) = (Arc::clone(version), account.id.clone());
-    let call = Call { lease, inputs: request.inputs, version, request: id, deadline };
+    let call = Call { lease, inputs, version, request: id, deadline };
     let answer = deployment.answer(call, host.background()).await;
     account.answered(&answer);
     let outputs = answer.outcome.map_err(|error| encode::call_failed(error, answer.met.refused))?;
-
-    encode::infer(&called, request.id.as_deref(), &request.outputs, &outputs, permit)
+    Ok((outputs, permit))
 }
 
 /// What a drain came to.
@@ -124,6 +149,7 @@ pub async fn serve(
     let connections = Connections::new(Arc::clone(&host));
     connections.accept_until(&listener, stop).await;
     host.begin_drain();
+    host.services().end().await;
     let requests = host.requests();
     let (under_way, ended) = (requests.under_way(), requests.ended());
     tracing::info!(under_way, "draining");

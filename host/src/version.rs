@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::names::AssetName;
-use crate::tensor::{Datatype, ShapeText};
+use crate::tensor::{Datatype, NamedTensor, ShapeText};
 
 /// A blob by its address, and how long it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +57,15 @@ pub struct Signature {
     /// The standard task it serves, such as `embedding`; none for plain tensors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<String>,
+}
+
+impl Signature {
+    /// How many rows a call brings; 1 where axis 0 is not a batch.
+    pub fn rows(&self, inputs: &[NamedTensor]) -> u64 {
+        let first = inputs.first().filter(|_| self.batch);
+        let rows = first.and_then(|(_, tensor)| tensor.shape().first());
+        rows.map_or(1, |rows| *rows as u64)
+    }
 }
 
 /// Which engine a version asks for.

@@ -14,10 +14,15 @@ use http::request::Parts;
 use http::{HeaderValue, Response};
 
 use super::body::Body;
+use super::protocol::Protocol;
 use super::route::{Called, Route};
+use super::trace_context::{TRACEPARENT, TraceContext};
 use crate::error::{Error, Kind};
+use crate::host::Host;
 use crate::limit::Limit;
 use crate::metrics::{Metrics, VersionMetrics};
+use crate::statistics::Sample;
+use crate::trace_settings::Tracing;
 
 /// The request's id, taken over from the caller or made here, and sent back.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -75,6 +80,8 @@ pub struct Stages {
     pub guest: Duration,
     /// Its graphs in an engine.
     pub compute: Duration,
+    /// Making an answer of its outputs.
+    pub encode: Duration,
 }
 
 /// The account of one request.
@@ -85,6 +92,12 @@ pub struct Account {
     pub stages: Stages,
     started: Instant,
     route: &'static str,
+    protocol: Protocol,
+    /// The trace it is part of, if its caller says so.
+    trace: Option<TraceContext>,
+    /// Rows of its batch.
+    rows: u64,
+    tracing: Arc<Tracing>,
     called: Option<(Called, Arc<VersionMetrics>)>,
     metrics: Arc<Metrics>,
     finished: bool,
@@ -92,25 +105,44 @@ pub struct Account {
 
 impl Account {
     /// Opens the account of a request.
-    pub fn open(metrics: &Arc<Metrics>, ids: &RequestIds, head: &Parts, ticket: u64) -> Self {
+    pub fn open(host: &Host, head: &Parts, ticket: u64) -> Self {
         Self {
-            id: ids.of(head, ticket),
+            id: host.request_ids().of(head, ticket),
+            trace: TraceContext::of(&head.headers, ticket),
+            rows: 1,
+            tracing: Arc::clone(host.tracing()),
+            protocol: Protocol::of(head),
             stages: Stages::default(),
             started: Instant::now(),
             route: "none",
             called: None,
-            metrics: Arc::clone(metrics),
+            metrics: Arc::clone(host.metrics()),
             finished: false,
         }
     }
 
+    /// The protocol that the request speaks.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
     /// The request found its route.
     pub fn routed(&mut self, route: &Route) {
-        self.route = route.label();
+        self.labelled(route.label());
         if let Route::Infer(called) = route {
-            let metrics = self.metrics.version(&called.version.model, &called.version.name);
-            self.called = Some((called.clone(), metrics));
+            self.found(called);
         }
+    }
+
+    /// The request is of this kind, as metrics name it.
+    pub fn labelled(&mut self, label: &'static str) {
+        self.route = label;
+    }
+
+    /// The request is a call of this version.
+    pub fn found(&mut self, called: &Called) {
+        let metrics = self.metrics.version(&called.version.model, &called.version.name);
+        self.called = Some((called.clone(), metrics));
     }
 
     /// The request has got an instance.
@@ -129,6 +161,19 @@ impl Account {
         }
     }
 
+    /// The request brings so many rows.
+    pub fn batch(&mut self, rows: u64) {
+        self.rows = rows;
+    }
+
+    /// Times the encoding of the answer.
+    pub fn encode<T>(&mut self, encode: impl FnOnce() -> T) -> T {
+        let started = Instant::now();
+        let encoded = encode();
+        self.stages.encode = started.elapsed();
+        encoded
+    }
+
     /// Times a stage.
     pub async fn time<T>(slot: &mut Duration, stage: impl Future<Output = T>) -> T {
         let started = Instant::now();
@@ -144,18 +189,16 @@ impl Account {
 
     /// Closes the account with the response, which gets the headers every answer carries.
     pub fn finish(mut self, result: Result<Response<Body>, Error>) -> Response<Body> {
-        self.finished = true;
-        let mut response = result.unwrap_or_else(|error| super::encode::error(&error));
+        let mut response = result.unwrap_or_else(|error| self.protocol.refuse(&error));
         // Management routes answer with encoded errors: each brings along the error it was made from.
         let refusal = response.extensions_mut().remove::<Error>();
-        if let Some(error) = &refusal {
-            self.log(error);
-            error.limit().into_iter().for_each(|limit| self.met(limit));
-        }
-        self.record(refusal.as_ref().map(Error::kind));
+        self.close(refusal.as_ref());
         let headers = response.headers_mut();
         if let Ok(id) = HeaderValue::from_str(&self.id) {
             headers.insert(REQUEST_ID, id);
+        }
+        if let Some(trace) = self.trace.and_then(|trace| trace.to_string().parse().ok()) {
+            headers.insert(TRACEPARENT, trace);
         }
         if let Some((called, _)) = &self.called {
             if let Ok(version) = HeaderValue::from_str(called.version.name.as_str()) {
@@ -168,32 +211,68 @@ impl Account {
         response
     }
 
+    /// Closes the account of a request that is one of several in a stream.
+    pub fn close(&mut self, refusal: Option<&Error>) {
+        self.finished = true;
+        if let Some(error) = refusal {
+            self.log(error);
+            error.limit().into_iter().for_each(|limit| self.met(limit));
+        }
+        self.record(refusal.map(Error::kind));
+    }
+
     fn record(&self, outcome: Option<Kind>) {
         self.metrics.request(self.route, outcome);
-        if let Some((_, metrics)) = &self.called {
-            metrics.record(outcome, self.started.elapsed());
+        let Some((called, metrics)) = &self.called else { return };
+        let total = self.started.elapsed();
+        metrics.record(outcome, total);
+        match outcome {
+            None => metrics.statistics().answered(&self.sample(total)),
+            Some(_) => metrics.statistics().failed(total),
         }
+        if self.tracing.takes(&called.model.name) {
+            let (id, trace) = (&self.id, self.trace_id());
+            let (model, version) = (called.version.model.as_str(), called.version.name.as_str());
+            let (outcome, stages) = (outcome.map_or("ok", Kind::as_str), self.server_timing());
+            tracing::info!(id, trace, model, version, outcome, stages, "a traced request");
+        }
+    }
+
+    fn sample(&self, total: Duration) -> Sample {
+        let Stages { decode, load, queue, acquire, guest, compute, encode } = self.stages;
+        Sample {
+            rows: self.rows,
+            queue: load + queue + acquire,
+            input: decode,
+            infer: guest + compute,
+            output: encode,
+            total,
+        }
+    }
+
+    fn trace_id(&self) -> Option<String> {
+        self.trace.map(|trace| trace.trace_id())
     }
 
     fn log(&self, error: &Error) {
         let (id, kind) = (&self.id, error.kind().as_str());
         let model = self.called.as_ref().map(|(called, _)| called.version.model.as_str());
         let version = self.called.as_ref().map(|(called, _)| called.version.name.as_str());
-        let detail = error.operator_detail();
+        let (detail, trace) = (error.operator_detail(), self.trace_id());
         match error.kind() {
             Kind::Internal | Kind::InstantiationFailed | Kind::ReadOnly => {
-                tracing::error!(id, kind, model, version, detail, "{error}");
+                tracing::error!(id, trace, kind, model, version, detail, "{error}");
             }
             Kind::Trap | Kind::NoResponse | Kind::GuestError | Kind::ModelUnavailable => {
-                tracing::warn!(id, kind, model, version, detail, "{error}");
+                tracing::warn!(id, trace, kind, model, version, detail, "{error}");
             }
             Kind::Overloaded | Kind::QuotaExceeded if !self.is_news(error) => {
-                tracing::debug!(id, kind, model, version, detail, "{error}");
+                tracing::debug!(id, trace, kind, model, version, detail, "{error}");
             }
             Kind::Overloaded | Kind::QuotaExceeded | Kind::Deadline => {
-                tracing::info!(id, kind, model, version, detail, "{error}");
+                tracing::info!(id, trace, kind, model, version, detail, "{error}");
             }
-            _ => tracing::debug!(id, kind, model, version, detail, "{error}"),
+            _ => tracing::debug!(id, trace, kind, model, version, detail, "{error}"),
         }
     }
 
@@ -203,7 +282,7 @@ impl Account {
     }
 
     fn server_timing(&self) -> String {
-        let Stages { decode, load, queue, acquire, guest, compute } = self.stages;
+        let Stages { decode, load, queue, acquire, guest, compute, encode } = self.stages;
         let mut text = String::with_capacity(160);
         let load = (load >= LEAST_LOAD).then_some(("load", load));
         let stages = [
@@ -211,6 +290,7 @@ impl Account {
             ("acquire", acquire),
             ("guest", guest),
             ("compute", compute),
+            ("encode", encode),
             ("total", self.started.elapsed()),
         ];
         let stages = [("decode", decode)].into_iter().chain(load).chain(stages);

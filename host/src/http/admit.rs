@@ -60,6 +60,13 @@ impl Receiving {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
+    /// Has the answer due `within` this time, if that is sooner: the caller will not wait for longer.
+    pub fn due(&mut self, within: Duration) {
+        if let Some(due) = Instant::now().checked_add(within) {
+            self.deadline = self.deadline.min(due);
+        }
+    }
+
     /// Room that another thread takes from the same budget, until it joins.
     pub fn part(&self) -> Part {
         Part(Reservation { budget: Arc::clone(&self.bytes.budget), bytes: 0 })

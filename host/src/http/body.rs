@@ -6,7 +6,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
+use tokio::time::Instant;
 
 use super::admit::Permit;
 use super::connection::Exchange;
@@ -21,6 +23,8 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// The body of an answer.
 pub struct Body {
     content: Content,
+    /// What follows the last byte.
+    trailers: Option<HeaderMap>,
     held: Held,
 }
 
@@ -36,7 +40,7 @@ struct Held {
     _permit: Option<Permit>,
     _under_way: Option<UnderWay>,
     /// The exchange on the connection, which ends when the answer has been written.
-    _exchange: Option<Exchange>,
+    exchange: Option<Exchange>,
 }
 
 /// The last bytes of an answer. HTTP takes frames out of a body ahead of the socket and then drops the
@@ -56,12 +60,17 @@ impl Body {
     /// A body of whole buffers, written one after the other without a copy.
     pub fn parts(parts: impl IntoIterator<Item = Bytes>) -> Self {
         let parts = parts.into_iter().filter(|part| !part.is_empty()).collect();
-        Self { content: Content::Parts(parts), held: Held::default() }
+        Self { content: Content::Parts(parts), trailers: None, held: Held::default() }
     }
 
     /// A body that comes as it is made.
     pub fn stream(stream: axum::body::Body) -> Self {
-        Self { content: Content::Stream(stream), held: Held::default() }
+        Self { content: Content::Stream(stream), trailers: None, held: Held::default() }
+    }
+
+    /// Sends these after the last byte.
+    pub fn end_with(&mut self, trailers: HeaderMap) {
+        self.trailers = Some(trailers);
     }
 
     /// Holds `permit` until the last byte is out.
@@ -87,6 +96,13 @@ impl Body {
         self.content = Content::Parts(parts);
     }
 
+    fn is_last_byte_out(&self) -> bool {
+        match &self.content {
+            Content::Parts(parts) => parts.is_empty(),
+            Content::Stream(stream) => stream.is_end_stream(),
+        }
+    }
+
     fn poll_content(
         &mut self,
         cx: &mut Context<'_>,
@@ -95,15 +111,31 @@ impl Body {
             Content::Parts(parts) => {
                 Poll::Ready(next_chunk(parts).map(|part| Ok(Frame::data(part))))
             }
-            Content::Stream(stream) => Pin::new(stream)
-                .poll_frame(cx)
-                .map(|frame| frame.map(|f| f.map_err(BoxError::from))),
+            Content::Stream(stream) => {
+                let frame = Pin::new(stream).poll_frame(cx);
+                // Asked for more, the reader has taken what there was: it is not slow, and may wait
+                // for longer than it may take to read.
+                if let Some(exchange) = &self.held.exchange {
+                    match &frame {
+                        Poll::Pending => exchange.rest(Instant::now()),
+                        Poll::Ready(_) => exchange.answer(Instant::now()),
+                    }
+                }
+                frame.map(|frame| frame.map(|frame| frame.map_err(BoxError::from)))
+            }
         }
+    }
+
+    /// `bytes`, which hold `permit` until they are out: a part of an answer that is made piece by
+    /// piece.
+    pub fn holding(bytes: Bytes, permit: Permit) -> Bytes {
+        let held = Held { _permit: Some(permit), ..Held::default() };
+        Bytes::from_owner(Last { bytes, _held: held })
     }
 
     /// Says when the last byte is out.
     pub fn ends(&mut self, exchange: Exchange) {
-        self.held._exchange = Some(exchange);
+        self.held.exchange = Some(exchange);
     }
 }
 
@@ -128,7 +160,10 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = std::task::ready!(self.poll_content(cx));
-        if !self.is_end_stream() {
+        if frame.is_none() {
+            return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
+        }
+        if !self.is_last_byte_out() {
             return Poll::Ready(frame);
         }
         let held = std::mem::take(&mut self.held);
@@ -137,10 +172,7 @@ impl http_body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.content {
-            Content::Parts(parts) => parts.is_empty(),
-            Content::Stream(stream) => stream.is_end_stream(),
-        }
+        self.is_last_byte_out() && self.trailers.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

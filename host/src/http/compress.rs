@@ -34,21 +34,30 @@ pub async fn compress(
 ) -> Result<Response<Body>, Error> {
     let Some(coding) = preferred(request) else { return Ok(response) };
     let Some(parts) = response.body_mut().take_parts() else { return Ok(response) };
-    let bytes: usize = parts.iter().map(Bytes::len).sum();
-    let parts = match bytes {
-        ..MIN_BYTES => parts,
-        _ => {
-            let headers = response.headers_mut();
-            headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
-            let packed = match bytes {
-                ..=MAX_REACTOR_BYTES => pack(parts, coding),
-                _ => blocking(move || Ok(pack(parts, coding))).await?,
-            };
-            VecDeque::from([packed])
-        }
-    };
+    let (parts, packed) = pack_parts(parts, Some(coding)).await?;
+    if packed {
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+    }
     response.body_mut().put_parts(parts);
     Ok(response)
+}
+
+/// Compresses parts if they are worth it; says whether they were.
+///
+/// # Errors
+/// When compressing panicked.
+pub async fn pack_parts(
+    parts: VecDeque<Bytes>,
+    coding: Option<Coding>,
+) -> Result<(VecDeque<Bytes>, bool), Error> {
+    let bytes: usize = parts.iter().map(Bytes::len).sum();
+    let Some(coding) = coding.filter(|_| bytes >= MIN_BYTES) else { return Ok((parts, false)) };
+    let packed = match bytes {
+        ..=MAX_REACTOR_BYTES => pack(parts, coding),
+        _ => blocking(move || Ok(pack(parts, coding))).await?,
+    };
+    Ok((VecDeque::from([packed]), true))
 }
 
 /// The coding a caller asks for by name and prefers to none, gzip where it likes both the same.

@@ -28,6 +28,8 @@ pub struct Times {
     idle: Duration,
     /// For an answer to be read.
     answer: Duration,
+    /// For something to be added to a stream, by either side.
+    stream: Duration,
 }
 
 impl Times {
@@ -37,6 +39,7 @@ impl Times {
             head: Duration::from_secs(server.header_timeout_s),
             idle: Duration::from_secs(server.idle_timeout_s),
             answer: Duration::from_millis(limits.answer_timeout_ms),
+            stream: Duration::from_secs(server.stream_idle_timeout_s),
         }
     }
 }
@@ -56,8 +59,9 @@ struct State {
     exchanges: u32,
     /// Set by the first request. From then on bytes are frames of any kind, and no sign of a head.
     is_http2: bool,
-    /// When each answer that is being written must be out, by its exchange's number.
-    answers: Vec<(u64, Instant)>,
+    /// When each answer that is being written must be out, by its exchange's number, and the limit
+    /// that it is over otherwise.
+    answers: Vec<(u64, Due)>,
     /// Numbers the exchanges.
     next: u64,
 }
@@ -136,10 +140,10 @@ impl Connection {
         let state = self.lock();
         let due = |at: Instant, limit| Due { at, limit: Some(limit) };
         if state.exchanges > 0 {
-            let first = state.answers.iter().map(|(_, at)| *at).min();
+            let first = state.answers.iter().map(|(_, due)| *due).min_by_key(|due| due.at);
             // Until there is an answer the request has a deadline of its own.
             let again = Due { at: now + self.times.answer.max(self.times.idle), limit: None };
-            return first.map_or(again, |at| due(at, Limit::AnswerTime));
+            return first.unwrap_or(again);
         }
         let idle = due(state.idle_since + self.times.idle, Limit::IdleTime);
         match state.head_since {
@@ -164,10 +168,20 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// The answer begins to be written.
+    /// The answer begins to be written, or more of it does.
     pub fn answer(&self, now: Instant) {
-        let at = now + self.connection.times.answer;
-        self.connection.lock().answers.push((self.number, at));
+        self.due(now + self.connection.times.answer, Limit::AnswerTime);
+    }
+
+    /// What there is of a stream has been taken, and nothing more is there yet.
+    pub fn rest(&self, now: Instant) {
+        self.due(now + self.connection.times.stream, Limit::StreamIdleTime);
+    }
+
+    fn due(&self, at: Instant, limit: Limit) {
+        let mut state = self.connection.lock();
+        state.answers.retain(|(number, _)| *number != self.number);
+        state.answers.push((self.number, Due { at, limit: Some(limit) }));
     }
 }
 
@@ -247,9 +261,11 @@ mod tests {
     const HEAD: Duration = Duration::from_secs(30);
     const IDLE: Duration = Duration::from_secs(75);
     const ANSWER: Duration = Duration::from_secs(10);
+    const STREAM: Duration = Duration::from_secs(3600);
+    const TIMES: Times = Times { head: HEAD, idle: IDLE, answer: ANSWER, stream: STREAM };
 
     fn opened(now: Instant) -> Arc<Connection> {
-        Connection::new(Times { head: HEAD, idle: IDLE, answer: ANSWER }, now)
+        Connection::new(TIMES, now)
     }
 
     fn seconds(count: u64) -> Duration {
@@ -301,6 +317,19 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_that_was_taken_may_rest_and_has_the_usual_time_for_more() {
+        let now = Instant::now();
+        let connection = opened(now);
+        let exchange = connection.begin(Version::HTTP_2);
+        exchange.answer(now);
+        exchange.rest(now);
+        let rests = Due { at: now + STREAM, limit: Some(Limit::StreamIdleTime) };
+        assert_eq!(connection.due(now), rests);
+        exchange.answer(now);
+        assert_eq!(connection.due(now), Due { at: now + ANSWER, limit: Some(Limit::AnswerTime) });
+    }
+
+    #[test]
     fn the_oldest_answer_of_many_decides_and_frames_are_no_head() {
         let now = Instant::now();
         let connection = opened(now);
@@ -321,7 +350,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_over_its_time_is_given_up() {
-        let times = Times { head: HEAD, idle: Duration::from_millis(5), answer: ANSWER };
+        let times = Times { idle: Duration::from_millis(5), ..TIMES };
         let connection = Connection::new(times, Instant::now());
         let never = std::future::pending::<()>();
         assert_eq!(connection.within_limits(never).await, Err(Limit::IdleTime));

@@ -25,7 +25,7 @@ use crate::version::Signature;
 const UNSAID_LENGTH_BYTES: usize = 16 << 10;
 
 /// Room that is set aside on the word of a Content-Length alone. A longer body grows into more.
-const SAID_LENGTH_BYTES: u64 = 256 << 20;
+pub(crate) const SAID_LENGTH_BYTES: u64 = 256 << 20;
 
 /// JSON of more bytes than this is read and written where it keeps no other request waiting: a
 /// megabyte takes some ten milliseconds.
@@ -80,13 +80,13 @@ pub async fn infer(
 
 /// Bytes that an engine has copied before it can read them: those of all binary inputs but the first,
 /// unless they happen to be aligned.
-fn unaligned_bytes(inputs: &[NamedTensor]) -> u64 {
+pub(crate) fn unaligned_bytes(inputs: &[NamedTensor]) -> u64 {
     let data = inputs.iter().map(|(_, tensor)| tensor.data());
     data.filter(|data| data.as_ptr().align_offset(ALIGNMENT) != 0).map(|d| d.len() as u64).sum()
 }
 
 /// Inflates a body where that may take its time, with room taken step by step as it grows.
-async fn inflated(
+pub(crate) async fn inflated(
     body: Bytes,
     coding: inflate::Coding,
     offset: usize,
@@ -103,7 +103,8 @@ async fn inflated(
     Ok(body)
 }
 
-fn decode_limits(limits: &Limits) -> DecodeLimits {
+/// The codecs' limits as configured.
+pub(crate) fn decode_limits(limits: &Limits) -> DecodeLimits {
     DecodeLimits {
         json_depth: limits.json_depth as usize,
         tensor_elements: usize::try_from(limits.tensor_elements).unwrap_or(usize::MAX),
@@ -114,7 +115,8 @@ fn decode_limits(limits: &Limits) -> DecodeLimits {
     }
 }
 
-fn decode_error(error: oip::DecodeError) -> Error {
+/// What a caller is told of a request that a codec refuses.
+pub(crate) fn decode_error(error: oip::DecodeError) -> Error {
     let kind = match error.kind() {
         DecodeErrorKind::BadRequest => Kind::BadRequest,
         DecodeErrorKind::TooLarge => Kind::TooLarge,
@@ -132,6 +134,38 @@ fn decode_error(error: oip::DecodeError) -> Error {
     }
 }
 
+/// The next bytes of a body; none at its end.
+///
+/// # Errors
+/// When they do not come until `due`, or the body is cut short.
+pub(crate) async fn next(
+    body: &mut RequestBody,
+    due: Instant,
+    limits: &Limits,
+) -> Result<Option<Bytes>, Error> {
+    tokio::time::timeout_at(due, data(body)).await.map_err(|_| {
+        let message = format!("the body did not come within {} ms", limits.body_timeout_ms);
+        Error::over(Kind::Deadline, Limit::BodyTime, message)
+    })?
+}
+
+/// The next bytes of a body, whenever they come; none at its end.
+///
+/// # Errors
+/// When the body is cut short.
+pub(crate) async fn data(body: &mut RequestBody) -> Result<Option<Bytes>, Error> {
+    loop {
+        let Some(frame) = body.frame().await else { return Ok(None) };
+        let frame = frame.map_err(|error| {
+            Error::new(Kind::BadRequest, "the body ended before its length").with_internal(error)
+        })?;
+        // Trailers say nothing here.
+        if let Ok(data) = frame.into_data() {
+            return Ok(Some(data));
+        }
+    }
+}
+
 async fn read(
     mut body: RequestBody,
     length: Option<u64>,
@@ -146,15 +180,7 @@ async fn read(
     let mut buffer = AlignedBuffer::with_aligned_offset(room, aligned_offset);
     let due = Instant::now() + Duration::from_millis(limits.body_timeout_ms);
     loop {
-        let frame = tokio::time::timeout_at(due, body.frame()).await.map_err(|_| {
-            let message = format!("the body did not come within {} ms", limits.body_timeout_ms);
-            Error::over(Kind::Deadline, Limit::BodyTime, message)
-        })?;
-        let Some(frame) = frame else { return Ok(buffer.freeze()) };
-        let frame = frame.map_err(|error| {
-            Error::new(Kind::BadRequest, "the body ended before its length").with_internal(error)
-        })?;
-        let Ok(data) = frame.into_data() else { continue };
+        let Some(data) = next(&mut body, due, limits).await? else { return Ok(buffer.freeze()) };
         if (buffer.len() + data.len()) as u64 > limits.request_body_bytes {
             return Err(body_too_large(None, limits.request_body_bytes));
         }

@@ -1,17 +1,32 @@
 //! Documents of the Open Inference Protocol: health, and what the server and its models are.
 
+use std::sync::Arc;
+
 use http::Response;
 use serde_json::json;
 
 use super::body::Body;
 use super::encode;
-use super::oip::{
-    CODEC_EXTENSIONS, Live, ModelList, ModelMetadata, ModelReady, Ready, ServerMetadata,
-};
-use super::route::{Called, Document};
+use super::oip::{Live, ModelList, ModelMetadata, ModelReady, Ready, ServerMetadata};
+use super::route::{Called, Counted, Document};
 use crate::error::{Error, Kind};
+use crate::grpc::proto::{ModelConfig, ModelStatistics, ModelStatisticsResponse};
 use crate::host::Host;
-use crate::registry::{Registry as _, Snapshot, Status};
+use crate::model_config;
+use crate::registry::{Registry as _, Snapshot, Status, Version};
+use crate::statistics::Statistics;
+
+/// What the server does beyond the protocol, as clients look for it: they act on this list, so it names
+/// only what works.
+pub const EXTENSIONS: [&str; 7] = [
+    "binary_tensor_data",
+    "classification",
+    "logging",
+    "model_configuration",
+    "model_repository",
+    "statistics",
+    "trace",
+];
 
 /// Answers a document's request.
 ///
@@ -31,7 +46,7 @@ pub fn answer(
         Document::Server => encode::json(&ServerMetadata {
             name: &host.config().server.name,
             version: env!("CARGO_PKG_VERSION"),
-            extensions: &CODEC_EXTENSIONS,
+            extensions: &EXTENSIONS,
         }),
         Document::Models => encode::json(&ModelList {
             models: snapshot.iter().map(|model| model.name.as_str()).collect(),
@@ -39,10 +54,41 @@ pub fn answer(
         Document::Model(called) => metadata(host, called),
         Document::ModelReady(called) => {
             host.check_ready()?;
-            host.check_quarantine(&called.version)?;
+            host.check_served(&called.version)?;
             encode::json(&ModelReady { name: called.model.name.as_str(), ready: true })
         }
+        Document::ModelConfig(called) => encode::json(&config(host, called)),
+        Document::Statistics(counted) => encode::json(&statistics(host, snapshot, counted)),
     })
+}
+
+/// What a version is, for clients that configure themselves by it.
+pub fn config(host: &Host, Called { version, .. }: &Called) -> ModelConfig {
+    let request_bytes = host.admission().limits().request_body_bytes;
+    model_config::describe(version, &host.platform(version), request_bytes)
+}
+
+/// The statistics that are asked for.
+pub fn statistics(host: &Host, snapshot: &Snapshot, counted: &Counted) -> ModelStatisticsResponse {
+    let of = |version: &Arc<Version>| statistics_of(host, version);
+    let model_stats = match counted {
+        Counted::All => snapshot.iter().flat_map(|model| model.versions.values()).map(of).collect(),
+        Counted::Model(model) => model.versions.values().map(of).collect(),
+        Counted::Version(called) => vec![of(&called.version)],
+    };
+    ModelStatisticsResponse { model_stats }
+}
+
+fn statistics_of(host: &Host, version: &Version) -> ModelStatistics {
+    let deployment = host.deployments().find(version);
+    let graphs = deployment.iter().flat_map(|deployment| deployment.graphs());
+    let bytes = graphs.map(|graph| graph.bytes()).sum();
+    let metrics = host.metrics().find(&version.model, &version.name);
+    let (model, name) = (version.model.as_str(), version.name.as_str());
+    match metrics {
+        Some(metrics) => metrics.statistics().message(model, name, bytes),
+        None => Statistics::default().message(model, name, bytes),
+    }
 }
 
 fn metadata(host: &Host, Called { model, version }: &Called) -> Response<Body> {

@@ -60,7 +60,8 @@ pub fn infer(
     Ok(response)
 }
 
-fn encode_error(error: &oip::EncodeError) -> Error {
+/// What a caller is told of an answer that cannot be encoded.
+pub(crate) fn encode_error(error: &oip::EncodeError) -> Error {
     let kind = match error.kind() {
         EncodeErrorKind::BadRequest => Kind::BadRequest,
         EncodeErrorKind::GuestError => Kind::NoResponse,

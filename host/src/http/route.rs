@@ -7,9 +7,11 @@ use std::sync::Arc;
 use http::Method;
 use percent_encoding::percent_decode_str;
 
+use super::control::Control;
 use crate::error::{Error, Kind};
 use crate::names::Target;
 use crate::registry::{Model, Snapshot, Version};
+use crate::shared_memory::Shared;
 
 /// What a request is for.
 #[derive(Debug, Clone)]
@@ -18,6 +20,8 @@ pub enum Route {
     Infer(Called),
     /// A document about the server or a model.
     Document(Document),
+    /// The model repository, settings and shared memory.
+    Control(Control),
     /// Prometheus metrics.
     Metrics,
     /// Whether the process lives.
@@ -52,6 +56,21 @@ pub enum Document {
     Model(Called),
     /// `/v2/models/{m}[/versions/{v}]/ready`
     ModelReady(Called),
+    /// `/v2/models/{m}[/versions/{v}]/config`
+    ModelConfig(Called),
+    /// `/v2/models/stats` and `/v2/models/{m}[/versions/{v}]/stats`
+    Statistics(Counted),
+}
+
+/// Whose statistics are asked for.
+#[derive(Debug, Clone)]
+pub enum Counted {
+    /// Those of all versions of all models.
+    All,
+    /// Those of all versions of one.
+    Model(Arc<Model>),
+    /// Those of one version.
+    Version(Called),
 }
 
 impl Route {
@@ -60,7 +79,9 @@ impl Route {
         match self {
             Self::Infer(_) => "infer",
             Self::Document(Document::Live | Document::Ready) => "health",
+            Self::Document(Document::Statistics(_)) => "statistics",
             Self::Document(_) => "metadata",
+            Self::Control(_) => "control",
             Self::Metrics => "metrics",
             Self::Healthz => "healthz",
             Self::Readyz => "readyz",
@@ -90,7 +111,16 @@ pub fn route(
         ["v2"] => read(method, Route::Document(Document::Server)),
         ["v2", "health", "live"] => read(method, Route::Document(Document::Live)),
         ["v2", "health", "ready"] => read(method, Route::Document(Document::Ready)),
+        ["v2", "repository" | "logging" | "trace", ..]
+        | ["v2", "systemsharedmemory" | "cudasharedmemory", ..]
+        | ["v2", "models", _, "trace", ..] => {
+            let called = |model: &str| find(snapshot, model, None, ticket);
+            control(method, segments, called).unwrap_or_else(|| Err(no_route(method, path)))
+        }
         ["v2", "models"] => read(method, Route::Document(Document::Models)),
+        ["v2", "models", "stats"] => {
+            read(method, Route::Document(Document::Statistics(Counted::All)))
+        }
         ["v2", "models", model, rest @ ..] => {
             let (target, verb) = match rest {
                 ["versions", version, verb @ ..] => (Some(*version), verb),
@@ -100,6 +130,14 @@ pub fn route(
             match verb {
                 [] => read(method, Route::Document(Document::Model(called()?))),
                 ["ready"] => read(method, Route::Document(Document::ModelReady(called()?))),
+                ["config"] => read(method, Route::Document(Document::ModelConfig(called()?))),
+                ["stats"] => {
+                    let counted = match target {
+                        None => Counted::Model(model_named(snapshot, &decoded(model)?)?),
+                        Some(_) => Counted::Version(called()?),
+                    };
+                    read(method, Route::Document(Document::Statistics(counted)))
+                }
                 ["infer"] if method == Method::POST => Ok(Route::Infer(called()?)),
                 ["infer"] => Err(not_allowed(method, "POST")),
                 _ => Err(no_route(method, path)),
@@ -107,6 +145,47 @@ pub fn route(
         }
         _ => Err(no_route(method, path)),
     }
+}
+
+/// The routes of [`Control`]; none where there is no such route.
+fn control(
+    method: &Method,
+    segments: &[&str],
+    called: impl Fn(&str) -> Result<Called, Error>,
+) -> Option<Result<Route, Error>> {
+    let post = |control: Result<Control, Error>| match *method {
+        Method::POST => control.map(Route::Control),
+        _ => Err(not_allowed(method, "POST")),
+    };
+    let get = |control| read(method, Route::Control(control));
+    let both = |asked, changed| match *method {
+        Method::POST => Ok(Route::Control(changed)),
+        Method::GET | Method::HEAD => Ok(Route::Control(asked)),
+        _ => Err(not_allowed(method, "GET, HEAD, POST")),
+    };
+    Some(match segments {
+        ["v2", "repository", "index"] => post(Ok(Control::Index)),
+        ["v2", "repository", "models", model, "load"] => post(decoded(model).map(Control::Load)),
+        ["v2", "repository", "models", model, "unload"] => {
+            post(decoded(model).map(Control::Unload))
+        }
+        ["v2", "logging"] => both(Control::Logging, Control::ChangeLogging),
+        ["v2", "trace", "setting"] => both(Control::Trace(None), Control::ChangeTrace(None)),
+        ["v2", "models", model, "trace", "setting"] => called(model).and_then(|called| {
+            both(Control::Trace(Some(called.clone())), Control::ChangeTrace(Some(called)))
+        }),
+        ["v2", "systemsharedmemory" | "cudasharedmemory", rest @ ..] => match rest {
+            ["status"] => get(Control::SharedMemory(Shared::Status(None))),
+            ["region", region, "status"] => decoded(region)
+                .and_then(|region| get(Control::SharedMemory(Shared::Status(Some(region))))),
+            ["region", _, "register"] => post(Ok(Control::SharedMemory(Shared::Register))),
+            ["unregister"] | ["region", _, "unregister"] => {
+                post(Ok(Control::SharedMemory(Shared::Unregister)))
+            }
+            _ => return None,
+        },
+        _ => return None,
+    })
 }
 
 /// Segments of the longest route there is, and one more to see that a path is longer.
@@ -141,23 +220,44 @@ fn find(
     target: Option<&str>,
     ticket: u64,
 ) -> Result<Called, Error> {
-    let name = decoded(model)?;
-    let model = snapshot.get(name.as_str()).ok_or_else(|| {
-        // Clients look for these words at the beginning.
-        Error::new(
-            Kind::NotFound,
-            format!("Request for unknown model: {:?} is not found", excerpt(&name)),
-        )
-        .remedy("GET /v2/models lists the models there are")
-    })?;
     let target = match target {
         Some(target) => Target::Named(decoded(target)?),
         None => Target::Live,
     };
-    let version = model.resolve(&target, ticket).map_err(|error| {
+    locate(snapshot, &decoded(model)?, &target, ticket)
+}
+
+/// The version that a call of a model goes to. `ticket` spreads calls over the versions of a weighted
+/// alias.
+///
+/// # Errors
+/// [`Kind::NotFound`] where there is no such model, version or alias.
+pub fn locate(
+    snapshot: &Snapshot,
+    name: &str,
+    target: &Target,
+    ticket: u64,
+) -> Result<Called, Error> {
+    let model = model_named(snapshot, name)?;
+    let version = model.resolve(target, ticket).map_err(|error| {
         Error::new(Kind::NotFound, format!("Request for unknown model: {error}"))
     })?;
-    Ok(Called { model: Arc::clone(model), version: Arc::clone(version) })
+    Ok(Called { version: Arc::clone(version), model })
+}
+
+/// The model of this name.
+///
+/// # Errors
+/// [`Kind::NotFound`] where there is none.
+pub fn model_named(snapshot: &Snapshot, name: &str) -> Result<Arc<Model>, Error> {
+    snapshot.get(name).cloned().ok_or_else(|| {
+        // Clients look for these words at the beginning.
+        Error::new(
+            Kind::NotFound,
+            format!("Request for unknown model: {:?} is not found", excerpt(name)),
+        )
+        .remedy("GET /v2/models lists the models there are")
+    })
 }
 
 fn decoded(segment: &str) -> Result<String, Error> {
@@ -167,7 +267,7 @@ fn decoded(segment: &str) -> Result<String, Error> {
 }
 
 /// The beginning of something a caller chose, for messages.
-pub(super) fn excerpt(text: &str) -> String {
+pub(crate) fn excerpt(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
@@ -199,6 +299,27 @@ mod tests {
         }
         assert_eq!(routed(Method::GET, "/v2/health/live"), Ok("health"));
         assert_eq!(routed(Method::HEAD, "/healthz"), Ok("healthz"));
+    }
+
+    #[test]
+    fn routes_that_change_something_are_posted_to() {
+        for (path, get, post) in [
+            ("/v2/repository/index", Err(Kind::MethodNotAllowed), Ok("control")),
+            ("/v2/repository/models/a%20b/load", Err(Kind::MethodNotAllowed), Ok("control")),
+            ("/v2/repository/models/m/unload", Err(Kind::MethodNotAllowed), Ok("control")),
+            ("/v2/logging", Ok("control"), Ok("control")),
+            ("/v2/trace/setting/", Ok("control"), Ok("control")),
+            ("/v2/models/nope/trace/setting", Err(Kind::NotFound), Err(Kind::NotFound)),
+            ("/v2/models/stats", Ok("statistics"), Err(Kind::MethodNotAllowed)),
+            ("/v2/systemsharedmemory/status", Ok("control"), Err(Kind::MethodNotAllowed)),
+            ("/v2/cudasharedmemory/unregister", Err(Kind::MethodNotAllowed), Ok("control")),
+            ("/v2/cudasharedmemory/region/r/register", Err(Kind::MethodNotAllowed), Ok("control")),
+            ("/v2/systemsharedmemory/region/r/eat", Err(Kind::NotFound), Err(Kind::NotFound)),
+            ("/v2/repository", Err(Kind::NotFound), Err(Kind::NotFound)),
+        ] {
+            assert_eq!(routed(Method::GET, path), get, "GET {path}");
+            assert_eq!(routed(Method::POST, path), post, "POST {path}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::super::budget::Slots;
 use super::{Candidate, Deployment, Deployments, LoadError};
+use crate::names::ModelName;
 use crate::nn::graph::is_graph;
 
 impl Deployments {
@@ -64,6 +65,21 @@ impl Deployments {
         drop(unloaded);
         self.graphs.release_unused();
         true
+    }
+
+    /// Unloads every version of a model. Leases that are out keep their instance, graph and code until
+    /// they end. Blocks for some milliseconds.
+    pub fn unload(&self, model: &ModelName) {
+        let unloaded: Vec<_> = {
+            let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+            let ready = HashMap::clone(&self.ready.load());
+            let (unloaded, kept): (HashMap<_, _>, HashMap<_, _>) =
+                ready.into_iter().partition(|((name, ..), _)| name == model);
+            self.ready.store(Arc::new(kept));
+            unloaded.into_values().collect()
+        };
+        drop(unloaded);
+        self.graphs.release_unused();
     }
 
     /// Whether the host can keep the instances that `candidate` is promised, beside those promised to

@@ -211,6 +211,22 @@ pub(super) enum Problem {
     RawElements { wanted: String },
     #[error("{given} bytes are not a whole number of rows of {wanted}, {row} bytes each")]
     RawBytes { given: usize, wanted: String, row: usize },
+
+    #[error("the message is not a ModelInferRequest: {message}")]
+    Message { message: String },
+    #[error(
+        "raw_input_contents has {raw} entries for {inputs} inputs: give one for every input, or \
+         none and the contents of each"
+    )]
+    RawCount { raw: usize, inputs: usize },
+    #[error("it has both contents and an entry of raw_input_contents: give one of them")]
+    RawAndTyped,
+    #[error("{0} has no typed contents: use raw_input_contents")]
+    OnlyRaw(Datatype),
+    #[error("{datatype} is given in {given}, and it goes into {wanted}")]
+    WrongField { given: &'static str, datatype: Datatype, wanted: &'static str },
+    #[error("{field} holds {given} elements, and shape {shape} has {wanted}")]
+    TypedCount { given: usize, wanted: usize, shape: String, field: &'static str },
 }
 
 /// The lists of a request that have a limit.
@@ -330,7 +346,7 @@ pub(super) enum Failure {
          binary_data=true"
     )]
     NotUtf8 { index: usize },
-    #[error("is {0}, which JSON cannot express; ask for it with binary_data=true")]
+    #[error("is {0}, which this form cannot express; ask for it with binary_data=true")]
     OnlyBinary(Datatype),
     #[error("is {0}, which has no order to classify by; ask for it without classification")]
     NoClasses(Datatype),

@@ -25,7 +25,7 @@ pub(super) fn decode(
         documents.within(Listed::Inputs, limits.inputs).map_err(|problem| problem.at("inputs"))?;
     let mut inputs: Vec<NamedTensor> = Vec::with_capacity(documents.len());
     for (index, document) in documents.into_iter().enumerate() {
-        let spec = find_spec(&document, index, signature, &inputs)?;
+        let spec = find_spec(document.name.as_deref(), index, signature, &inputs)?;
         let reader = InputReader { index, spec, limits };
         let tensor = reader.read(&document, &mut binary, budget)?;
         inputs.push((spec.name.clone(), tensor));
@@ -61,14 +61,15 @@ pub(super) fn check_elements(shape: &[usize], limits: &DecodeLimits) -> Result<(
     }
 }
 
-fn find_spec<'s>(
-    document: &InputDocument<'_>,
+/// What the signature says of the input that a request calls `name`.
+pub(super) fn find_spec<'s>(
+    name: Option<&str>,
     index: usize,
     signature: &'s Signature,
     earlier: &[NamedTensor],
 ) -> Result<&'s TensorSpec, DecodeError> {
     let place = || format!("inputs[{index}].name");
-    let name = document.name.as_deref().ok_or_else(|| Problem::MissingField("name").at(place()))?;
+    let name = name.ok_or_else(|| Problem::MissingField("name").at(place()))?;
     let Some(spec) = signature.inputs.iter().find(|spec| spec.name == name) else {
         let known = describe(&signature.inputs);
         return Err(Problem::UnknownInput { known }.in_input(name, place()));
@@ -80,7 +81,10 @@ fn find_spec<'s>(
 }
 
 /// Everything a call must bring is there, and where axis 0 is a batch, all bring as many rows.
-fn check_complete(inputs: &[NamedTensor], signature: &Signature) -> Result<(), DecodeError> {
+pub(super) fn check_complete(
+    inputs: &[NamedTensor],
+    signature: &Signature,
+) -> Result<(), DecodeError> {
     for spec in &signature.inputs {
         if !inputs.iter().any(|(name, _)| *name == spec.name) {
             let wanted = spec.describe();
@@ -104,10 +108,10 @@ fn check_complete(inputs: &[NamedTensor], signature: &Signature) -> Result<(), D
 }
 
 /// Reads one input; knows where it stands and what it should be.
-struct InputReader<'a> {
-    index: usize,
-    spec: &'a TensorSpec,
-    limits: &'a DecodeLimits,
+pub(super) struct InputReader<'a> {
+    pub(super) index: usize,
+    pub(super) spec: &'a TensorSpec,
+    pub(super) limits: &'a DecodeLimits,
 }
 
 impl InputReader<'_> {
@@ -119,9 +123,7 @@ impl InputReader<'_> {
     ) -> Result<Tensor, DecodeError> {
         let datatype = read_datatype(document.datatype.as_deref()).map_err(self.at("datatype"))?;
         let shape = read_shape(document.shape, self.limits.rank).map_err(self.at("shape"))?;
-        check_elements(&shape, self.limits).map_err(self.at("shape"))?;
-        let differs = if datatype == self.spec.datatype { "shape" } else { "datatype" };
-        self.check_declared(datatype, &shape).map_err(self.at(differs))?;
+        self.check(datatype, &shape)?;
         let size = self.binary_size(document.parameters).map_err(self.at("parameters"))?;
         match (document.data, size) {
             (Some(data), None) => {
@@ -135,8 +137,15 @@ impl InputReader<'_> {
         }
     }
 
+    /// Checks that what is declared is within the limits and what the model takes.
+    pub(super) fn check(&self, datatype: Datatype, shape: &[usize]) -> Result<(), DecodeError> {
+        check_elements(shape, self.limits).map_err(self.at("shape"))?;
+        let differs = if datatype == self.spec.datatype { "shape" } else { "datatype" };
+        self.check_declared(datatype, shape).map_err(self.at(differs))
+    }
+
     /// Turns a problem with one field into an error that names the input and the place.
-    fn at(&self, field: &'static str) -> impl Fn(Problem) -> DecodeError {
+    pub(super) fn at(&self, field: &'static str) -> impl Fn(Problem) -> DecodeError {
         move |problem| problem.in_input(&self.spec.name, format!("inputs[{}].{field}", self.index))
     }
 

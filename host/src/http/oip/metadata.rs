@@ -5,9 +5,6 @@ use serde::Serialize;
 use crate::tensor::Datatype;
 use crate::version::{Signature, TensorSpec};
 
-/// The extensions that these codecs speak, as server metadata lists them.
-pub const CODEC_EXTENSIONS: [&str; 2] = ["binary_tensor_data", "classification"];
-
 /// `GET /v2`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ServerMetadata<'a> {
@@ -111,11 +108,14 @@ mod tests {
 
     #[test]
     fn documents_have_the_keys_that_clients_read() {
-        let server =
-            ServerMetadata { name: "modelet", version: "0.1.0", extensions: &CODEC_EXTENSIONS };
+        let server = ServerMetadata {
+            name: "modelet",
+            version: "0.1.0",
+            extensions: &["binary_tensor_data"],
+        };
         assert_eq!(
             serde_json::to_string(&server).unwrap(),
-            r#"{"name":"modelet","version":"0.1.0","extensions":["binary_tensor_data","classification"]}"#
+            r#"{"name":"modelet","version":"0.1.0","extensions":["binary_tensor_data"]}"#
         );
         let spec = |name: &str, shape: &[i64]| TensorSpec {
             name: name.into(),

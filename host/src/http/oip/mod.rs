@@ -1,5 +1,5 @@
 //! The Open Inference Protocol v2 over REST, with Triton's binary tensor data and classification
-//! extensions: bytes and headers in, typed values out, and back.
+//! extensions: bytes and headers in, typed values out, and back. Its gRPC form is in [`grpc`].
 //!
 //! Pure functions: no socket, no clock, no registry. The pipeline reads the body into one buffer
 //! whose first tensor byte is aligned ([`JsonPart::tensor_offset`] says which), and writes the parts
@@ -10,6 +10,7 @@ mod classification;
 mod document;
 mod error;
 mod framing;
+pub mod grpc;
 mod inputs;
 mod json_read;
 mod json_write;
@@ -29,8 +30,7 @@ pub use limits::{
     DEFAULT_MAX_PARAMETERS, DEFAULT_MAX_TENSOR_ELEMENTS, DecodeLimits, Unlimited,
 };
 pub use metadata::{
-    CODEC_EXTENSIONS, ErrorBody, Live, ModelList, ModelMetadata, ModelReady, Ready, ServerMetadata,
-    TensorMetadata,
+    ErrorBody, Live, ModelList, ModelMetadata, ModelReady, Ready, ServerMetadata, TensorMetadata,
 };
 pub use parameters::{ParameterValue, Parameters};
 pub use request::{

@@ -177,7 +177,8 @@ fn decode_output(
     Ok(RequestedOutput { name: name.to_owned(), binary, classification })
 }
 
-fn class_count(value: &ParameterValue) -> Result<u32, Problem> {
+/// How many classes an output is asked for as.
+pub(super) fn class_count(value: &ParameterValue) -> Result<u32, Problem> {
     let count = value.as_u64().and_then(|count| u32::try_from(count).ok());
     count.filter(|count| *count > 0).ok_or_else(|| Problem::Parameter {
         name: "classification".to_owned(),
@@ -185,6 +186,6 @@ fn class_count(value: &ParameterValue) -> Result<u32, Problem> {
     })
 }
 
-fn not_a_boolean(name: &str) -> Problem {
+pub(super) fn not_a_boolean(name: &str) -> Problem {
     Problem::Parameter { name: name.to_owned(), wanted: "true or false" }
 }

@@ -117,13 +117,14 @@ pub fn encode_infer_within(
 }
 
 /// An output that will be sent.
-struct Selected<'a> {
-    name: &'a str,
-    tensor: Cow<'a, Tensor>,
-    binary: bool,
+pub(super) struct Selected<'a> {
+    pub(super) name: &'a str,
+    pub(super) tensor: Cow<'a, Tensor>,
+    pub(super) binary: bool,
 }
 
-fn select<'a>(
+/// The outputs that were asked for, in their order.
+pub(super) fn select<'a>(
     outputs: &'a [NamedTensor],
     requested: &'a RequestedOutputs,
     signature: &'a Signature,

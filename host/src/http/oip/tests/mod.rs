@@ -1,6 +1,7 @@
 //! The codecs from outside: whole bodies in, requests out, and answers back.
 
 mod budget;
+mod grpc;
 mod refusals;
 mod round_trips;
 

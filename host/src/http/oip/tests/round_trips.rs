@@ -15,7 +15,7 @@ use crate::version::Signature;
 
 /// How an input is put into a request.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Form {
+pub(super) enum Form {
     Binary,
     Flat,
     Nested,
@@ -126,7 +126,8 @@ fn any_input() -> impl Strategy<Value = (Tensor, Form)> {
     )
 }
 
-fn any_inputs() -> impl Strategy<Value = Vec<(NamedTensor, Form)>> {
+/// Tensors of every datatype, and how each is put into a request.
+pub(super) fn any_inputs() -> impl Strategy<Value = Vec<(NamedTensor, Form)>> {
     vec(any_input(), 0..5).prop_map(|inputs| {
         let named = |(index, (tensor, form))| ((format!("in \"{index}\"é"), tensor), form);
         inputs.into_iter().enumerate().map(named).collect()
@@ -134,11 +135,11 @@ fn any_inputs() -> impl Strategy<Value = Vec<(NamedTensor, Form)>> {
 }
 
 /// What a caller could send: a valid request with some bytes changed, lost or added.
-fn any_damage() -> impl Strategy<Value = Vec<(u8, usize, u8)>> {
+pub(super) fn any_damage() -> impl Strategy<Value = Vec<(u8, usize, u8)>> {
     vec((0u8..4, any::<usize>(), any::<u8>()), 1..6)
 }
 
-fn damage(body: &mut Vec<u8>, damages: &[(u8, usize, u8)]) {
+pub(super) fn damage(body: &mut Vec<u8>, damages: &[(u8, usize, u8)]) {
     const STRUCTURE: &[u8] = b"[]{}\",:0-9.eEtfn\\\0\xff";
     for (kind, at, byte) in damages {
         let at = at % (body.len() + 1);
