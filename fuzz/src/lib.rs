@@ -6,6 +6,7 @@
 //! in `fuzz_targets` hand them to libFuzzer, for `cargo xtask soak`.
 
 mod component;
+mod grpc;
 mod inflate;
 mod journal;
 mod manifest;
@@ -20,6 +21,7 @@ mod tensor;
 use std::path::{Path, PathBuf};
 
 pub use component::component;
+pub use grpc::grpc_request;
 pub use inflate::inflate;
 pub use journal::journal;
 pub use manifest::manifest;
@@ -51,8 +53,9 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     Target { name: "component", run: component, mutations: 50_000 },
+    Target { name: "grpc_request", run: grpc_request, mutations: 300_000 },
     Target { name: "inflate", run: inflate, mutations: 20_000 },
     Target { name: "journal", run: journal, mutations: 10_000 },
     Target { name: "manifest", run: manifest, mutations: 500_000 },

@@ -139,8 +139,10 @@ class Blocking(unittest.TestCase):
         image = [tensor(load("digit-7"))]
         answer = self.client.infer("mnist", image, client_timeout=PATIENCE, headers={"test": "1"})
         self.assertEqual(answer.as_numpy("logits").argmax(), 7)
+        # As many photographs as take a hundred times as long.
+        many = [tensor(np.repeat(load("coffee"), 16, axis=0))]
         with self.assertRaisesRegex(InferenceServerException, "Deadline Exceeded"):
-            self.client.infer("mnist", image, client_timeout=1e-6)
+            self.client.infer("efficientnet-lite0", many, client_timeout=0.005)
 
     def test_a_bad_request_is_a_clear_error_and_the_next_good_one_succeeds(self):
         with self.assertRaisesRegex(InferenceServerException, "INVALID_ARGUMENT.*image"):

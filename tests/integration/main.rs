@@ -13,6 +13,7 @@ mod durability;
 mod gates;
 mod graph_gate;
 mod graphs;
+mod grpc;
 mod hostile_guests;
 mod known_answers;
 mod lifecycle;

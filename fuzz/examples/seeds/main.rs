@@ -4,6 +4,7 @@
 mod component;
 mod graphs;
 mod journal;
+mod messages;
 mod requests;
 mod uploads;
 
@@ -13,7 +14,14 @@ use std::io;
 type Seed = (&'static str, String, Vec<u8>);
 
 fn main() -> io::Result<()> {
-    let makers = [component::seeds, graphs::seeds, journal::seeds, requests::seeds, uploads::seeds];
+    let makers = [
+        component::seeds,
+        graphs::seeds,
+        journal::seeds,
+        messages::seeds,
+        requests::seeds,
+        uploads::seeds,
+    ];
     for (target, name, bytes) in makers.into_iter().flat_map(|maker| maker()) {
         let folder = modelet_fuzz::seeds(target);
         std::fs::create_dir_all(&folder)?;

@@ -82,8 +82,7 @@ fn model_ready(call: &Call, request: &ModelReadyRequest) -> Result<ModelReadyRes
         }
         Err(error) => return Err(error),
     };
-    let ready =
-        call.host.check_ready().is_ok() && call.host.check_quarantine(&called.version).is_ok();
+    let ready = call.host.check_ready().is_ok() && call.host.check_served(&called.version).is_ok();
     Ok(ModelReadyResponse { ready })
 }
 

@@ -35,11 +35,13 @@ pub struct Times {
 impl Times {
     /// As configured.
     pub fn new(server: &ServerSettings, limits: &Limits) -> Self {
+        let answer = Duration::from_millis(limits.answer_timeout_ms);
         Self {
             head: Duration::from_secs(server.header_timeout_s),
             idle: Duration::from_secs(server.idle_timeout_s),
-            answer: Duration::from_millis(limits.answer_timeout_ms),
-            stream: Duration::from_secs(server.stream_idle_timeout_s),
+            answer,
+            // A stream that can end by itself has said so by then.
+            stream: Duration::from_secs(server.stream_idle_timeout_s).saturating_add(answer),
         }
     }
 }

@@ -317,6 +317,7 @@ impl EncodeError {
             Failure::NotFinite { .. }
             | Failure::NotUtf8 { .. }
             | Failure::OnlyBinary(_)
+            | Failure::OnlyRaw(_)
             | Failure::NoClasses(_) => EncodeErrorKind::BadRequest,
             Failure::Missing => EncodeErrorKind::GuestError,
             Failure::NoRoom { .. } => EncodeErrorKind::NoRoom,
@@ -346,8 +347,10 @@ pub(super) enum Failure {
          binary_data=true"
     )]
     NotUtf8 { index: usize },
-    #[error("is {0}, which this form cannot express; ask for it with binary_data=true")]
+    #[error("is {0}, which JSON cannot express; ask for it with binary_data=true")]
     OnlyBinary(Datatype),
+    #[error("is {0}, which has no typed contents; ask for it with binary_data=true")]
+    OnlyRaw(Datatype),
     #[error("is {0}, which has no order to classify by; ask for it without classification")]
     NoClasses(Datatype),
 }

@@ -70,7 +70,7 @@ fn describe(
             if !budget.take(bytes) {
                 return Err(EncodeError::new(name, Failure::NoRoom { bytes }));
             }
-            let only_raw = || EncodeError::new(name, Failure::OnlyBinary(tensor.datatype()));
+            let only_raw = || EncodeError::new(name, Failure::OnlyRaw(tensor.datatype()));
             Some(contents::of(tensor).ok_or_else(only_raw)?)
         }
     };
