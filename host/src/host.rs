@@ -136,15 +136,31 @@ pub struct Host {
     data_dir: DataDir,
     /// Set when the server has begun to drain.
     draining: watch::Sender<bool>,
-    /// The standard gRPC services beside the protocol's own.
-    services: Services,
-    unloaded: Unloaded,
-    logging: Logging,
-    tracing: Arc<Tracing>,
+    controls: Controls,
     /// How many collections of blobs have been asked for and are not done.
     collections: AtomicU32,
     /// Held to the end: dropping them ends the threads.
     _threads: ComputeThreads,
+}
+
+/// What the protocol's clients may read and change while the server runs.
+struct Controls {
+    /// gRPC's own services, beside the protocol's.
+    services: Services,
+    unloaded: Unloaded,
+    logging: Logging,
+    tracing: Arc<Tracing>,
+}
+
+impl Controls {
+    fn new(set_log_level: Option<SetLevel>) -> Self {
+        Self {
+            services: Services::new(),
+            unloaded: Unloaded::default(),
+            logging: Logging::new(set_log_level),
+            tracing: Arc::default(),
+        }
+    }
 }
 
 /// Why the engine does not start: most often because the address space is limited.
@@ -191,10 +207,9 @@ impl Host {
         );
         let gate = GraphGate::new(trials, Arc::clone(&verdicts));
         let graphs = graph_store(&config, backends, options, &ledger);
-        let engine =
-            Arc::new(Engine::new(&config.engine).map_err(|error| {
-                no_engine(error, &config.engine, crate::process::address_space())
-            })?);
+        let engine = Engine::new(&config.engine)
+            .map_err(|error| no_engine(error, &config.engine, crate::process::address_space()))?;
+        let engine = Arc::new(engine);
         let compiler = Compiler::open(
             Arc::clone(&engine),
             data_dir.compiled(),
@@ -202,8 +217,8 @@ impl Host {
             &config.compile,
             Arc::clone(&verdicts),
             metrics.gates().clone(),
-        )
-        .map_err(system("making the folder for compiled code"))?;
+        );
+        let compiler = compiler.map_err(system("making the folder for compiled code"))?;
         let threads = ComputeThreads::start(&config.compute, &ledger)
             .map_err(system("starting compute threads"))?;
         let background = Background::start(config.engine.foreground_ms)
@@ -235,10 +250,7 @@ impl Host {
             compute: threads.handle(),
             data_dir,
             draining: watch::Sender::new(false),
-            services: Services::new(),
-            unloaded: Unloaded::default(),
-            logging: Logging::new(set_log_level),
-            tracing: Arc::default(),
+            controls: Controls::new(set_log_level),
             collections: AtomicU32::new(0),
             _threads: threads,
         }))
@@ -395,7 +407,7 @@ impl Host {
 
     /// The standard gRPC services.
     pub fn services(&self) -> &Services {
-        &self.services
+        &self.controls.services
     }
 
     /// Whether a version may be served; one that is not loaded may.
@@ -411,23 +423,23 @@ impl Host {
     /// # Errors
     /// The reason why it is not.
     pub fn check_served(&self, version: &Version) -> Result<(), Error> {
-        self.unloaded.check(&version.model)?;
+        self.controls.unloaded.check(&version.model)?;
         Ok(self.check_quarantine(version)?)
     }
 
     /// The models that clients have unloaded.
     pub fn unloaded(&self) -> &Unloaded {
-        &self.unloaded
+        &self.controls.unloaded
     }
 
     /// The log's settings.
     pub fn logging(&self) -> &Logging {
-        &self.logging
+        &self.controls.logging
     }
 
     /// Which requests are traced.
     pub fn tracing(&self) -> &Arc<Tracing> {
-        &self.tracing
+        &self.controls.tracing
     }
 
     /// The engine a version runs on, and its release; none while it is not loaded.
@@ -455,8 +467,8 @@ impl Host {
         self.metrics.retain(|model, version| {
             snapshot.get(model).is_some_and(|model| model.versions.contains_key(version))
         });
-        self.unloaded.retain(|model| snapshot.get(model).is_some());
-        self.tracing.retain(|model| snapshot.get(model).is_some());
+        self.controls.unloaded.retain(|model| snapshot.get(model).is_some());
+        self.controls.tracing.retain(|model| snapshot.get(model).is_some());
     }
 
     /// Removes the blobs that nothing names, in the background; one walk at a time, and one more for
