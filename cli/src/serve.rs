@@ -24,7 +24,7 @@ use crate::{paths, quiet, table};
 
 /// What is logged unless `RUST_LOG` says otherwise: the server's life and every failure, not every
 /// request.
-const DEFAULT_LOG: &str = "info,wasmtime=warn,cranelift=warn,sled=warn,ort=warn";
+const DEFAULT_LOG: &str = "info,wasmtime=warn,cranelift=warn,sled=warn,ort=warn,h2=info";
 
 pub(crate) fn run(args: ServeArgs, out: &Out) -> Result<Exit, Failure> {
     memory::keep_free_memory();

@@ -11,6 +11,7 @@ import tritonclient.http.aio as aio
 from onnx import TensorProto
 from tritonclient.utils import InferenceServerException
 
+from .covers import covers
 from .graphs import identity, publish
 from .models import ADDRESS, MODELS, load
 
@@ -32,6 +33,8 @@ def digits(count):
 class Blocking(unittest.TestCase):
     """The blocking client."""
 
+    CLIENT = "tritonclient: http"
+
     def setUp(self):
         self.client = http.InferenceServerClient(ADDRESS)
         self.addCleanup(self.client.close)
@@ -41,6 +44,7 @@ class Blocking(unittest.TestCase):
         for extension in ("logging", "model_configuration", "model_repository", "statistics"):
             self.assertIn(extension, extensions)
 
+    @covers("get_model_config")
     def test_get_model_config(self):
         config = self.client.get_model_config("mnist")
         self.assertEqual((config["name"], config["backend"]), ("mnist", "modelet"))
@@ -53,6 +57,7 @@ class Blocking(unittest.TestCase):
         self.assertFalse({"sequence_batching", "dynamic_batching"} & set(config))
         self.assertEqual(self.client.get_model_config("mnist", "1.0.0"), config)
 
+    @covers("get_inference_statistics")
     def test_get_inference_statistics(self):
         before = self.count()
         self.client.infer("mnist", [digits(5)])
@@ -79,6 +84,7 @@ class Blocking(unittest.TestCase):
         (stats,) = self.client.get_inference_statistics("mnist", "1.0.0")["model_stats"]
         return stats
 
+    @covers("get_model_repository_index", "load_model", "unload_model")
     def test_get_model_repository_index_load_model_and_unload_model(self):
         x = http.InferInput("x", [1, 2], "FP32")
         x.set_data_from_numpy(np.ones((1, 2), np.float32))
@@ -104,6 +110,7 @@ class Blocking(unittest.TestCase):
         with self.assertRaisesRegex(InferenceServerException, "not supported"):
             self.client.load_model(CONTROLLED, config="{}")
 
+    @covers("update_trace_settings", "get_trace_settings")
     def test_update_and_get_trace_settings(self):
         changed = self.client.update_trace_settings("mnist", {"trace_rate": "10"})
         self.assertEqual(changed["trace_rate"], "10")
@@ -115,6 +122,7 @@ class Blocking(unittest.TestCase):
         with self.assertRaisesRegex(InferenceServerException, "not written down"):
             self.client.update_trace_settings(settings={"trace_level": ["TENSORS"]})
 
+    @covers("update_log_settings", "get_log_settings")
     def test_update_and_get_log_settings(self):
         self.assertTrue(self.client.get_log_settings()["log_info"])
         changed = self.client.update_log_settings({"log_verbose_level": 1})
@@ -124,20 +132,31 @@ class Blocking(unittest.TestCase):
         with self.assertRaisesRegex(InferenceServerException, "cannot be changed"):
             self.client.update_log_settings({"log_file": "/tmp/log"})
 
-    def test_system_shared_memory(self):
+    @covers(
+        "get_system_shared_memory_status",
+        "unregister_system_shared_memory",
+        "get_cuda_shared_memory_status",
+        "unregister_cuda_shared_memory",
+    )
+    def test_there_is_no_shared_memory(self):
         self.assertEqual(self.client.get_system_shared_memory_status(), [])
+        self.assertEqual(self.client.get_cuda_shared_memory_status(), [])
         with self.assertRaisesRegex(InferenceServerException, "no shared memory region"):
             self.client.get_system_shared_memory_status("region")
-        with self.assertRaisesRegex(InferenceServerException, "not enabled"):
-            self.client.register_system_shared_memory("region", "/key", 4)
         self.client.unregister_system_shared_memory()
         self.client.unregister_system_shared_memory("region")
+        self.client.unregister_cuda_shared_memory()
 
-    def test_cuda_shared_memory(self):
-        self.assertEqual(self.client.get_cuda_shared_memory_status(), [])
+    @covers(
+        "register_system_shared_memory",
+        "register_cuda_shared_memory",
+        but="answered as unsupported: shared memory is off",
+    )
+    def test_shared_memory_is_not_taken(self):
+        with self.assertRaisesRegex(InferenceServerException, "not enabled"):
+            self.client.register_system_shared_memory("region", "/key", 4)
         with self.assertRaisesRegex(InferenceServerException, "not enabled"):
             self.client.register_cuda_shared_memory("region", b"aGFuZGxl", 0, 4)
-        self.client.unregister_cuda_shared_memory()
 
     def test_a_tensor_in_shared_memory_is_refused(self):
         image = http.InferInput("image", [1, 1, 28, 28], "FP32")
@@ -149,15 +168,19 @@ class Blocking(unittest.TestCase):
 class Asynchronous(unittest.IsolatedAsyncioTestCase):
     """The asyncio client."""
 
+    CLIENT = "tritonclient: http.aio"
+
     async def asyncSetUp(self):
         self.client = aio.InferenceServerClient(ADDRESS)
         self.addAsyncCleanup(self.client.close)
 
+    @covers("get_model_config", "get_inference_statistics")
     async def test_config_and_statistics(self):
         self.assertEqual((await self.client.get_model_config("mnist"))["name"], "mnist")
         statistics = await self.client.get_inference_statistics("mnist")
         self.assertEqual(statistics["model_stats"][0]["name"], "mnist")
 
+    @covers("get_model_repository_index", "load_model", "unload_model")
     async def test_repository(self):
         index = await self.client.get_model_repository_index()
         self.assertIn("mnist", {entry["name"] for entry in index})
@@ -166,17 +189,36 @@ class Asynchronous(unittest.IsolatedAsyncioTestCase):
         with self.assertRaisesRegex(InferenceServerException, "failed to load"):
             await self.client.load_model("no-such-model")
 
+    @covers(
+        "get_trace_settings",
+        "update_trace_settings",
+        "get_log_settings",
+        "update_log_settings",
+    )
     async def test_settings(self):
         self.assertEqual((await self.client.get_trace_settings())["trace_level"], ["OFF"])
         await self.client.update_trace_settings(settings={"trace_rate": "1000"})
         self.assertTrue((await self.client.get_log_settings())["log_error"])
         await self.client.update_log_settings({"log_error": True})
 
-    async def test_shared_memory(self):
+    @covers(
+        "get_system_shared_memory_status",
+        "unregister_system_shared_memory",
+        "get_cuda_shared_memory_status",
+        "unregister_cuda_shared_memory",
+    )
+    async def test_there_is_no_shared_memory(self):
         self.assertEqual(await self.client.get_system_shared_memory_status(), [])
         self.assertEqual(await self.client.get_cuda_shared_memory_status(), [])
         await self.client.unregister_system_shared_memory()
         await self.client.unregister_cuda_shared_memory()
+
+    @covers(
+        "register_system_shared_memory",
+        "register_cuda_shared_memory",
+        but="answered as unsupported: shared memory is off",
+    )
+    async def test_shared_memory_is_not_taken(self):
         with self.assertRaisesRegex(InferenceServerException, "not enabled"):
             await self.client.register_system_shared_memory("region", "/key", 4)
         with self.assertRaisesRegex(InferenceServerException, "not enabled"):

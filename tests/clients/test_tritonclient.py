@@ -8,6 +8,7 @@ import tritonclient.http as http
 import tritonclient.http.aio as aio
 from tritonclient.utils import InferenceServerException
 
+from .covers import covers
 from .models import ADDRESS, CLASSES, MODELS, TOLERANCE, load
 
 # Requests sent side by side; enough that several run at once on any machine.
@@ -24,10 +25,13 @@ def tensor(images, binary=True):
 class Blocking(unittest.TestCase):
     """The blocking client."""
 
+    CLIENT = "tritonclient: http"
+
     def setUp(self):
         self.client = http.InferenceServerClient(ADDRESS, concurrency=8)
         self.addCleanup(self.client.close)
 
+    @covers("is_server_live", "is_server_ready", "is_model_ready")
     def test_health_is_good(self):
         self.assertTrue(self.client.is_server_live())
         self.assertTrue(self.client.is_server_ready())
@@ -39,11 +43,13 @@ class Blocking(unittest.TestCase):
         self.assertFalse(self.client.is_model_ready("no-such-model"))
         self.assertFalse(self.client.is_model_ready("mnist", "9.9.9"))
 
+    @covers("get_server_metadata")
     def test_the_server_says_what_it_is(self):
         metadata = self.client.get_server_metadata()
         self.assertEqual(metadata["name"], "modelet")
         self.assertIn("binary_tensor_data", metadata["extensions"])
 
+    @covers("get_model_metadata")
     def test_metadata_is_the_graphs_signature(self):
         for model, sizes in MODELS.items():
             with self.subTest(model=model):
@@ -55,6 +61,7 @@ class Blocking(unittest.TestCase):
                 self.assertEqual(metadata["inputs"], [image])
                 self.assertEqual(metadata["outputs"], [logits])
 
+    @covers("infer")
     def test_every_combination_of_json_and_binary_gives_the_engines_answer(self):
         images, expected = load("digits")[:4], load("digits.logits")[:4]
         for sent in (False, True):
@@ -120,6 +127,7 @@ class Blocking(unittest.TestCase):
         answer = self.client.infer("mnist", [tensor(load("digit-7"))])
         self.assertEqual(answer.as_numpy("logits").argmax(), 7)
 
+    @covers("async_infer")
     def test_requests_side_by_side_each_get_their_own_answer(self):
         images, expected = load("digits")[:CONCURRENT], load("digits.logits")[:CONCURRENT]
         calls = [self.client.async_infer("mnist", [tensor(image[None])]) for image in images]
@@ -131,17 +139,28 @@ class Blocking(unittest.TestCase):
 class Asynchronous(unittest.IsolatedAsyncioTestCase):
     """The asyncio client."""
 
+    CLIENT = "tritonclient: http.aio"
+
     async def asyncSetUp(self):
         self.client = aio.InferenceServerClient(ADDRESS)
         self.addAsyncCleanup(self.client.close)
 
+    @covers(
+        "is_server_live",
+        "is_server_ready",
+        "is_model_ready",
+        "get_server_metadata",
+        "get_model_metadata",
+    )
     async def test_health_and_metadata_are_those_of_the_blocking_client(self):
         self.assertTrue(await self.client.is_server_live())
         self.assertTrue(await self.client.is_server_ready())
         self.assertTrue(await self.client.is_model_ready("mnist"))
+        self.assertEqual((await self.client.get_server_metadata())["name"], "modelet")
         metadata = await self.client.get_model_metadata("mnist")
         self.assertEqual(metadata["inputs"][0]["shape"], [-1, 1, 28, 28])
 
+    @covers("infer")
     async def test_requests_side_by_side_each_get_their_own_answer(self):
         images, expected = load("digits")[:CONCURRENT], load("digits.logits")[:CONCURRENT]
         calls = [self.client.infer("mnist", [tensor(image[None])]) for image in images]

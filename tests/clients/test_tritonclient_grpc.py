@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
+from .covers import covers
 from .graphs import identity, publish
 from .models import ADDRESS, CLASSES, MODELS, TOLERANCE, load
 from .test_datatypes import DATATYPES, ONLY_BINARY, values
@@ -47,16 +48,21 @@ def setUpModule():
 class Blocking(unittest.TestCase):
     """The blocking client."""
 
+    CLIENT = "tritonclient: grpc"
+
     def setUp(self):
         self.client = client.InferenceServerClient(ADDRESS)
         self.addCleanup(self.client.close)
 
+    @covers("is_server_live")
     def test_is_server_live(self):
         self.assertTrue(self.client.is_server_live())
 
+    @covers("is_server_ready")
     def test_is_server_ready(self):
         self.assertTrue(self.client.is_server_ready())
 
+    @covers("is_model_ready")
     def test_is_model_ready(self):
         for model in MODELS:
             self.assertTrue(self.client.is_model_ready(model))
@@ -64,11 +70,13 @@ class Blocking(unittest.TestCase):
         self.assertFalse(self.client.is_model_ready("no-such-model"))
         self.assertFalse(self.client.is_model_ready("mnist", "9.9.9"))
 
+    @covers("get_server_metadata")
     def test_get_server_metadata(self):
         metadata = self.client.get_server_metadata(as_json=True)
         self.assertEqual(metadata["name"], "modelet")
         self.assertIn("statistics", metadata["extensions"])
 
+    @covers("get_model_metadata")
     def test_get_model_metadata(self):
         for model, sizes in MODELS.items():
             metadata = self.client.get_model_metadata(model)
@@ -80,6 +88,7 @@ class Blocking(unittest.TestCase):
         with self.assertRaisesRegex(InferenceServerException, "Request for unknown model"):
             self.client.get_model_metadata("no-such-model")
 
+    @covers("get_model_config")
     def test_get_model_config(self):
         config = self.client.get_model_config("mnist").config
         self.assertEqual(config.name, "mnist")
@@ -87,6 +96,7 @@ class Blocking(unittest.TestCase):
         self.assertEqual(list(config.input[0].dims), [1, 28, 28])
         self.assertEqual(config.output[0].data_type, 11)
 
+    @covers("infer")
     def test_infer(self):
         images, expected = load("digits")[:4], load("digits.logits")[:4]
         answer = self.client.infer("mnist", [tensor(images)], request_id="seven")
@@ -152,6 +162,7 @@ class Blocking(unittest.TestCase):
         answer = self.client.infer("mnist", [tensor(load("digit-7"))])
         self.assertEqual(answer.as_numpy("logits").argmax(), 7)
 
+    @covers("async_infer")
     def test_async_infer(self):
         images, expected = load("digits")[:CONCURRENT], load("digits.logits")[:CONCURRENT]
         answers = queue.Queue()
@@ -168,6 +179,7 @@ class Blocking(unittest.TestCase):
                 result.as_numpy("logits")[0], expected[index], atol=TOLERANCE
             )
 
+    @covers("start_stream", "async_stream_infer", "stop_stream")
     def test_stream_infer(self):
         images, expected = load("digits")[:8], load("digits.logits")[:8]
         answers = queue.Queue()
@@ -203,6 +215,7 @@ class Blocking(unittest.TestCase):
         self.assertRegex(str(error), "NOT_FOUND.*no-such-model")
         self.client.stop_stream()
 
+    @covers("get_inference_statistics")
     def test_get_inference_statistics(self):
         before = self.count()
         self.client.infer("mnist", [tensor(load("digits")[:3])])
@@ -221,6 +234,7 @@ class Blocking(unittest.TestCase):
         (stats,) = self.client.get_inference_statistics("mnist", "1.0.0").model_stats
         return stats
 
+    @covers("get_model_repository_index", "load_model", "unload_model")
     def test_get_model_repository_index_load_model_and_unload_model(self):
         model = "grpc-control"
         x = client.InferInput("x", [1, 2], "FP32")
@@ -244,6 +258,7 @@ class Blocking(unittest.TestCase):
         with self.assertRaisesRegex(InferenceServerException, "not supported"):
             self.client.load_model(model, config="{}")
 
+    @covers("update_trace_settings", "get_trace_settings")
     def test_update_and_get_trace_settings(self):
         self.assertEqual(self.traced("trace_level"), ["OFF"])
         self.client.update_trace_settings("mnist", {"trace_level": ["TIMESTAMPS"]})
@@ -258,6 +273,7 @@ class Blocking(unittest.TestCase):
         """A trace setting, as it is."""
         return list(self.client.get_trace_settings(model).settings[name].value)
 
+    @covers("update_log_settings", "get_log_settings")
     def test_update_and_get_log_settings(self):
         changed = self.client.update_log_settings({"log_verbose_level": 1})
         self.assertEqual(changed.settings["log_verbose_level"].uint32_param, 1)
@@ -268,19 +284,30 @@ class Blocking(unittest.TestCase):
         with self.assertRaisesRegex(InferenceServerException, "UNIMPLEMENTED"):
             self.client.update_log_settings({"log_file": "/tmp/log"})
 
-    def test_system_shared_memory(self):
+    @covers(
+        "get_system_shared_memory_status",
+        "unregister_system_shared_memory",
+        "get_cuda_shared_memory_status",
+        "unregister_cuda_shared_memory",
+    )
+    def test_there_is_no_shared_memory(self):
         self.assertEqual(len(self.client.get_system_shared_memory_status().regions), 0)
+        self.assertEqual(len(self.client.get_cuda_shared_memory_status().regions), 0)
         with self.assertRaisesRegex(InferenceServerException, "NOT_FOUND"):
             self.client.get_system_shared_memory_status("region")
+        self.client.unregister_system_shared_memory()
+        self.client.unregister_cuda_shared_memory()
+
+    @covers(
+        "register_system_shared_memory",
+        "register_cuda_shared_memory",
+        but="answered as unsupported: shared memory is off",
+    )
+    def test_shared_memory_is_not_taken(self):
         with self.assertRaisesRegex(InferenceServerException, "UNIMPLEMENTED.*not enabled"):
             self.client.register_system_shared_memory("region", "/key", 4)
-        self.client.unregister_system_shared_memory()
-
-    def test_cuda_shared_memory(self):
-        self.assertEqual(len(self.client.get_cuda_shared_memory_status().regions), 0)
         with self.assertRaisesRegex(InferenceServerException, "UNIMPLEMENTED.*not enabled"):
             self.client.register_cuda_shared_memory("region", b"aGFuZGxl", 0, 4)
-        self.client.unregister_cuda_shared_memory()
 
     def test_a_tensor_in_shared_memory_is_refused(self):
         image = client.InferInput("image", [1, 1, 28, 28], "FP32")
@@ -292,10 +319,20 @@ class Blocking(unittest.TestCase):
 class Asynchronous(unittest.IsolatedAsyncioTestCase):
     """The asyncio client."""
 
+    CLIENT = "tritonclient: grpc.aio"
+
     async def asyncSetUp(self):
         self.client = aio.InferenceServerClient(ADDRESS)
         self.addAsyncCleanup(self.client.close)
 
+    @covers(
+        "is_server_live",
+        "is_server_ready",
+        "is_model_ready",
+        "get_server_metadata",
+        "get_model_metadata",
+        "get_model_config",
+    )
     async def test_health_metadata_and_config(self):
         self.assertTrue(await self.client.is_server_live())
         self.assertTrue(await self.client.is_server_ready())
@@ -305,6 +342,7 @@ class Asynchronous(unittest.IsolatedAsyncioTestCase):
         self.assertEqual(list(metadata.inputs[0].shape), [-1, 1, 28, 28])
         self.assertEqual((await self.client.get_model_config("mnist")).config.name, "mnist")
 
+    @covers("infer")
     async def test_infer(self):
         images, expected = load("digits")[:CONCURRENT], load("digits.logits")[:CONCURRENT]
         calls = [self.client.infer("mnist", [tensor(image[None])]) for image in images]
@@ -313,6 +351,7 @@ class Asynchronous(unittest.IsolatedAsyncioTestCase):
         with self.assertRaisesRegex(InferenceServerException, "NOT_FOUND.*no-such-model"):
             await self.client.infer("no-such-model", [tensor(images[:1])])
 
+    @covers("stream_infer")
     async def test_stream_infer(self):
         images, expected = load("digits")[:8], load("digits.logits")[:8]
 
@@ -326,6 +365,16 @@ class Asynchronous(unittest.IsolatedAsyncioTestCase):
             np.testing.assert_allclose(result.as_numpy("logits")[0], next(rows), atol=TOLERANCE)
         self.assertEqual(list(rows), [])
 
+    @covers(
+        "get_inference_statistics",
+        "get_model_repository_index",
+        "load_model",
+        "unload_model",
+        "get_trace_settings",
+        "update_trace_settings",
+        "get_log_settings",
+        "update_log_settings",
+    )
     async def test_statistics_repository_and_settings(self):
         statistics = await self.client.get_inference_statistics("mnist")
         self.assertEqual(statistics.model_stats[0].name, "mnist")
@@ -338,11 +387,24 @@ class Asynchronous(unittest.IsolatedAsyncioTestCase):
         self.assertIn("log_info", (await self.client.get_log_settings()).settings)
         await self.client.update_log_settings({"log_info": True})
 
-    async def test_shared_memory(self):
+    @covers(
+        "get_system_shared_memory_status",
+        "unregister_system_shared_memory",
+        "get_cuda_shared_memory_status",
+        "unregister_cuda_shared_memory",
+    )
+    async def test_there_is_no_shared_memory(self):
         self.assertEqual(len((await self.client.get_system_shared_memory_status()).regions), 0)
         self.assertEqual(len((await self.client.get_cuda_shared_memory_status()).regions), 0)
         await self.client.unregister_system_shared_memory()
         await self.client.unregister_cuda_shared_memory()
+
+    @covers(
+        "register_system_shared_memory",
+        "register_cuda_shared_memory",
+        but="answered as unsupported: shared memory is off",
+    )
+    async def test_shared_memory_is_not_taken(self):
         with self.assertRaisesRegex(InferenceServerException, "not enabled"):
             await self.client.register_system_shared_memory("region", "/key", 4)
         with self.assertRaisesRegex(InferenceServerException, "not enabled"):

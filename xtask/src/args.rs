@@ -20,6 +20,7 @@ pub(crate) enum Command {
     Demo(DemoOptions),
     Test,
     Bench,
+    Compatibility,
     /// The parts to check, in the order to run them.
     Check(Vec<Part>),
     Soak(SoakOptions),
@@ -63,6 +64,8 @@ Commands:
   test     Set up, check, and run every test; what CI runs
   check    Format, tidy rules, licences and lints
   bench    Measure what Modelet costs, into docs/benchmarks.md
+  compatibility
+           Write docs/compatibility.md from what the clients' tests cover
   soak     For minutes or hours what the tests do for seconds
 
 `cargo xtask COMMAND --help` says more.
@@ -113,6 +116,12 @@ else. Needs wrk, which is installed where that can be done.
 
 `cargo bench --profile ci --bench stages` measures single stages.";
 
+const COMPATIBILITY_HELP: &str = "\
+Usage: cargo xtask compatibility
+
+Writes docs/compatibility.md from what the tests of real clients say they cover (tests/clients,
+tests/peers). `cargo xtask test` fails where the page is another.";
+
 const CHECK_HELP: &str = "\
 Usage: cargo xtask check [PART...]
 
@@ -150,6 +159,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
         "assets" => without_options(&mut parser, Command::Assets, ASSETS_HELP),
         "test" => without_options(&mut parser, Command::Test, TEST_HELP),
         "bench" => without_options(&mut parser, Command::Bench, BENCH_HELP),
+        "compatibility" => without_options(&mut parser, Command::Compatibility, COMPATIBILITY_HELP),
         "demo" => parse_demo(&mut parser),
         "check" => parse_check(&mut parser),
         "soak" => parse_soak(&mut parser),

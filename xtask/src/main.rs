@@ -52,6 +52,7 @@ fn run() -> anyhow::Result<()> {
         Command::Demo(options) => demo::run(&options),
         Command::Test => suite::run(),
         Command::Bench => bench::run(),
+        Command::Compatibility => suite::write_compatibility(),
         Command::Check(parts) => check::run(&parts),
         Command::Soak(options) => soak::run(options.minutes, &options.parts),
     }

@@ -1,5 +1,6 @@
 //! Set-up: the engine's library, the Python environment and the folder of models, each made once.
 
+use std::cell::OnceCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,6 +30,8 @@ pub(crate) struct Ready {
     library: PathBuf,
     /// The Python with the packages of `assets/requirements.txt`.
     pub(crate) python: PathBuf,
+    /// The Python with the packages of `assets/requirements-peers.txt`, made when it is asked for.
+    peers: OnceCell<PathBuf>,
     /// The folder of models and inputs.
     pub(crate) models: PathBuf,
 }
@@ -46,7 +49,7 @@ pub(crate) fn run() -> Result<()> {
 pub(crate) fn run_assets() -> Result<()> {
     let cache = Cache::open()?;
     machine(&cache, &[])?;
-    println!("{}", models(&cache, &python(&cache)?)?.display());
+    println!("{}", models(&cache, &python(&cache, "venv", "requirements.txt")?)?.display());
     Ok(())
 }
 
@@ -55,12 +58,21 @@ pub(crate) fn prepare(needs: &[Need]) -> Result<Ready> {
     let cache = Cache::open()?;
     machine(&cache, needs)?;
     let library = library(&cache)?;
-    let python = python(&cache)?;
+    let python = python(&cache, "venv", "requirements.txt")?;
     let models = models(&cache, &python)?;
-    Ok(Ready { cache, library, python, models })
+    Ok(Ready { cache, library, python, peers: OnceCell::new(), models })
 }
 
 impl Ready {
+    /// The Python with other servers' clients.
+    pub(crate) fn peers(&self) -> Result<&Path> {
+        if let Some(python) = self.peers.get() {
+            return Ok(python);
+        }
+        let python = python(&self.cache, "venv-peers", "requirements-peers.txt")?;
+        Ok(self.peers.get_or_init(|| python))
+    }
+
     /// An empty folder that is removed when the value is dropped.
     pub(crate) fn scratch(&self, name: &str) -> Result<Partial> {
         let scratch = self.cache.partial(name);
@@ -142,16 +154,17 @@ fn library(cache: &Cache) -> Result<PathBuf> {
     Ok(place)
 }
 
-/// Makes the Python environment; keyed by the interpreter too, whose library it links to.
-fn python(cache: &Cache) -> Result<PathBuf> {
-    let requirements = workspace().join("assets/requirements.txt");
+/// Makes a Python environment of what a list names; keyed by the interpreter too, whose library it links
+/// to.
+fn python(cache: &Cache, name: &str, list: &str) -> Result<PathBuf> {
+    let requirements = workspace().join("assets").join(list);
     let version = process::output(process::command("python3").args(["-VV"]))?;
-    let key = Key::new()
-        .add("recipe", VENV_RECIPE.as_bytes())
-        .add("python", &version)
-        .add("requirements", &fs::read(&requirements).context("cannot read requirements.txt")?);
-    let folder = cache.folder("venv", key, |folder| {
-        println!("    making the Python environment");
+    let key = Key::new().add("recipe", VENV_RECIPE.as_bytes()).add("python", &version).add(
+        "requirements",
+        &fs::read(&requirements).with_context(|| format!("cannot read {list}"))?,
+    );
+    let folder = cache.folder(name, key, |folder| {
+        println!("    making the Python environment of {list}");
         process::run(process::command("python3").args(["-m", "venv"]).arg(folder))?;
         let mut pip = process::command(folder.join("bin/python"));
         pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);

@@ -75,7 +75,17 @@ fn against_a_server(ready: &Ready) -> Result<()> {
     clients.current_dir(workspace().join("tests")).env("MODELET_SERVER", &server.url);
     clients.env("MODELET", ready.built("modelet")).env("MODELET_GUESTS", ready.folder("guests"));
     process::run(clients.args(["-m", "unittest", "discover", "-t", ".", "-s", "clients"]))?;
+    let mut peers = ready.command(ready.peers()?);
+    peers.current_dir(workspace().join("tests")).env("MODELET_SERVER", &server.url);
+    process::run(peers.args(["-m", "unittest", "discover", "-t", ".", "-s", "peers"]))?;
     server.stop()
+}
+
+/// `cargo xtask compatibility`: writes the page of what the clients' tests cover.
+pub(crate) fn write_compatibility() -> Result<()> {
+    let mut write = process::command("python3");
+    write.current_dir(workspace()).args(["tests/compatibility.py", "--write"]);
+    process::run(&mut write)
 }
 
 /// Runs every file of `docs/examples` and compares what it prints with the `.out` file beside it.
