@@ -25,13 +25,15 @@ WORKS = "yes"
 
 def versions():
     """The version of every package that tests install."""
-    pins = {}
-    for file in sorted((ROOT / "assets").glob("requirements*.txt"), reverse=True):
-        for line in file.read_text(encoding="utf-8").splitlines():
-            found = re.match(r"([\w.-]+)==([\w.]+)", line)
-            if found:
-                pins[found[1]] = found[2]
-    return pins
+
+    def pinned(file):
+        lines = (ROOT / "assets" / file).read_text(encoding="utf-8").splitlines()
+        found = (re.match(r"([\w.-]+)==([\w.]+)", line) for line in lines)
+        return {match[1]: match[2] for match in found if match}
+
+    # The load tester comes in the wheel of an older client.
+    tester = {"perf_analyzer": pinned("requirements-perf.txt")["tritonclient"]}
+    return pinned("requirements-peers.txt") | pinned("requirements.txt") | tester
 
 
 def constant(node):

@@ -10,6 +10,7 @@ mod blobs;
 mod clients;
 mod command_line;
 mod durability;
+mod extensions;
 mod gates;
 mod graph_gate;
 mod graphs;

@@ -31,8 +31,9 @@ class CommandLine(unittest.TestCase):
             image = {"name": "image", "datatype": "FP32", "shape": [1, 1, 28, 28]}
             lines = [json.dumps({"inputs": [image | {"data": d.tolist()}]}) for d in digits]
             given.write_text("\n".join(lines) + "\n", encoding="utf-8")
-            program = pathlib.Path(sys.executable).with_name("mlserver")
-            command = [program, "infer", "-u", SERVER.removeprefix("http://"), "-m", "mnist"]
+            # As its script does, which does not know where its Python was moved to.
+            program = [sys.executable, "-c", "from mlserver.cli import main; main()"]
+            command = [*program, "infer", "-u", SERVER.removeprefix("http://"), "-m", "mnist"]
             run = subprocess.run(
                 [*command, "-i", given, "-o", taken], capture_output=True, text=True, check=False
             )

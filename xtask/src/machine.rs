@@ -33,6 +33,12 @@ pub(crate) const PYTHON: [Need; 3] = [
 ];
 /// Fetches from npm, whose registry has the digits.
 pub(crate) const NPM: Need = Need { name: "npm", package: "npm", check: &["npm", "--version"] };
+/// Loaded by Triton's load tester.
+pub(crate) const B64: Need = Need {
+    name: "libb64",
+    package: "libb64-0d",
+    check: &["python3", "-c", "import ctypes; ctypes.CDLL('libb64.so.0d')"],
+};
 /// Runs an example of the README.
 pub(crate) const CURL: Need = Need { name: "curl", package: "curl", check: &["curl", "--version"] };
 

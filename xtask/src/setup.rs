@@ -73,6 +73,20 @@ impl Ready {
         Ok(self.peers.get_or_init(|| python))
     }
 
+    /// Triton's load tester, and the folder of a library that it loads; none where there is none for this
+    /// machine.
+    pub(crate) fn perf_analyzer(&self) -> Result<Option<(PathBuf, PathBuf)>> {
+        if std::env::consts::ARCH != "x86_64" {
+            return Ok(None);
+        }
+        machine::provide(&[machine::B64])?;
+        let python = python(&self.cache, "venv-perf", "requirements-perf.txt")?;
+        let find = "import nvidia.cuda_runtime as r; print(list(r.__path__)[0], end='/lib')";
+        let library = process::output(process::command(&python).args(["-c", find]))?;
+        let library = PathBuf::from(String::from_utf8(library)?);
+        Ok(Some((python.with_file_name("perf_analyzer"), library)))
+    }
+
     /// An empty folder that is removed when the value is dropped.
     pub(crate) fn scratch(&self, name: &str) -> Result<Partial> {
         let scratch = self.cache.partial(name);

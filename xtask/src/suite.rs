@@ -74,6 +74,9 @@ fn against_a_server(ready: &Ready) -> Result<()> {
     let mut clients = ready.command(&ready.python);
     clients.current_dir(workspace().join("tests")).env("MODELET_SERVER", &server.url);
     clients.env("MODELET", ready.built("modelet")).env("MODELET_GUESTS", ready.folder("guests"));
+    if let Some((program, libraries)) = ready.perf_analyzer()? {
+        clients.env("MODELET_PERF_ANALYZER", program).env("LD_LIBRARY_PATH", libraries);
+    }
     process::run(clients.args(["-m", "unittest", "discover", "-t", ".", "-s", "clients"]))?;
     let mut peers = ready.command(ready.peers()?);
     peers.current_dir(workspace().join("tests")).env("MODELET_SERVER", &server.url);
