@@ -105,8 +105,8 @@ settings! {
         name: String = "modelet".to_owned();
         /// Names besides its addresses and localhost that clients may call the server by to manage it; any other is taken for a web page's trick.
         hosts: Vec<String> = Vec::new();
-        /// Whether the protocol's clients may load and unload models (`/v2/repository`); what they unload is not served until it is loaded again.
-        model_control: bool = true;
+        /// Whether the protocol's clients may load and unload models and change what is logged and traced, as Triton's may where it runs with explicit model control.
+        client_control: bool = true;
         /// Connections at once; each costs a descriptor and some kilobytes, and 10,000 idle ones must leave room for the others. Further ones wait in the kernel's queue.
         connections: u32 = 16_384;
         /// Seconds from a request's first byte to the end of its head; slower is an attack or a dead peer.

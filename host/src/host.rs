@@ -16,7 +16,7 @@ use crate::engine::budget::{Budget, Slots};
 use crate::engine::compile::Compiler;
 use crate::engine::deployment::{Deployments, LoadError, Parts};
 use crate::engine::memory::{Rest, return_free_memory};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::grpc::services::Services;
 use crate::http::account::RequestIds;
 use crate::http::admit::Admission;
@@ -425,6 +425,18 @@ impl Host {
     pub fn check_served(&self, version: &Version) -> Result<(), Error> {
         self.controls.unloaded.check(&version.model)?;
         Ok(self.check_quarantine(version)?)
+    }
+
+    /// Whether the protocol's clients may change how the server runs.
+    ///
+    /// # Errors
+    /// [`Kind::Forbidden`] where they may not.
+    pub fn check_client_control(&self) -> Result<(), Error> {
+        if self.config.server.client_control {
+            return Ok(());
+        }
+        let text = "clients may not change how this server runs (server.client_control)";
+        Err(Error::new(Kind::Forbidden, text))
     }
 
     /// The models that clients have unloaded.

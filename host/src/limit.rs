@@ -193,7 +193,7 @@ mod tests {
     const NOT_COUNTED: &[(&str, &str)] = &[
         ("server.name", "is no limit"),
         ("server.hosts", "is no limit: who is not in it is forbidden, not over something"),
-        ("server.model_control", "is no limit: what it forbids is forbidden, not over something"),
+        ("server.client_control", "is no limit: what it forbids is forbidden, not over something"),
         ("server.http2_streams", "the HTTP library refuses the stream by itself and tells nobody"),
         ("server.drain_timeout_s", "acts once, when the process ends and nobody reads metrics"),
         ("compile.memory_bytes", "kills the worker; the publisher is told, as for a bad component"),

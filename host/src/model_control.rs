@@ -73,7 +73,7 @@ pub fn index(host: &Host, snapshot: &Snapshot, ready: bool) -> RepositoryIndexRe
 /// # Errors
 /// When there is no such model, its version cannot be loaded, or clients may not control models.
 pub async fn load(host: &Arc<Host>, model: &str) -> Result<(), Error> {
-    check_allowed(host)?;
+    host.check_client_control()?;
     let failed = |error: &Error| {
         // Clients look for these words at the beginning.
         let text = format!("failed to load '{}': {}", excerpt(model), error.text());
@@ -102,7 +102,7 @@ pub async fn load(host: &Arc<Host>, model: &str) -> Result<(), Error> {
 /// # Errors
 /// When there is no such model, or clients may not control models.
 pub async fn unload(host: &Arc<Host>, model: &str) -> Result<(), Error> {
-    check_allowed(host)?;
+    host.check_client_control()?;
     let snapshot = host.snapshot();
     let known = snapshot.get(model).ok_or_else(|| {
         let text = format!("failed to unload '{}': there is no such model", excerpt(model));
@@ -133,14 +133,6 @@ pub fn check_load_parameters<'a>(mut names: impl Iterator<Item = &'a str>) -> Re
         )
         .remedy("a version never changes: publish another one and move the alias to it")),
     }
-}
-
-fn check_allowed(host: &Host) -> Result<(), Error> {
-    if host.config().server.model_control {
-        return Ok(());
-    }
-    let text = "clients may not load and unload models on this server (server.model_control)";
-    Err(Error::new(Kind::Forbidden, text))
 }
 
 fn excerpt(text: &str) -> String {

@@ -64,11 +64,12 @@ fn an_unloaded_model_that_is_deleted_and_published_again_is_served() {
 }
 
 #[test]
-fn models_are_not_controlled_by_web_pages_nor_where_that_is_off() {
-    let server = mnist("[server]\nmodel_control = false\n");
-    for path in [UNLOAD, LOAD] {
-        assert!(server.post(path, &json!({})).error(403).contains("server.model_control"));
+fn nothing_is_changed_by_web_pages_nor_where_that_is_off() {
+    let server = mnist("[server]\nclient_control = false\n");
+    for path in [UNLOAD, LOAD, "/v2/logging", "/v2/trace/setting"] {
+        assert!(server.post(path, &json!({})).error(403).contains("server.client_control"));
     }
+    server.get("/v2/logging").ok();
     let page = [("origin", "http://evil.example"), ("content-type", "text/plain")];
     for path in [UNLOAD, LOAD, "/v2/logging", "/v2/trace/setting"] {
         assert!(server.send("POST", path, &page, b"").error(403).contains("Origin"), "{path}");

@@ -24,6 +24,9 @@ pub(super) fn log(call: &Call, request: LogSettingsRequest) -> Result<LogSetting
         .into_iter()
         .filter_map(|(name, setting)| Some((name, value(setting.parameter_choice?))))
         .collect();
+    if !changes.is_empty() {
+        call.host.check_client_control()?;
+    }
     Ok(log_message(&call.host.logging().change(&changes)?))
 }
 
@@ -56,8 +59,11 @@ pub(super) fn trace(
         name => Some(call.find(name, "")?),
     };
     let model = called.as_ref().map(|called| &called.model.name);
-    let changes: BTreeMap<_, _> =
+    let changes: BTreeMap<String, Vec<String>> =
         settings.into_iter().map(|(name, setting)| (name, setting.value)).collect();
+    if !changes.is_empty() {
+        call.host.check_client_control()?;
+    }
     let now = call.host.tracing().change(model, &changes)?;
     let value = |value| trace_setting_response::SettingValue { value };
     let settings = [

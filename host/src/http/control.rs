@@ -88,6 +88,7 @@ pub async fn answer(
         }
         Control::Logging => encode::json(&host.logging().settings()),
         Control::ChangeLogging => {
+            host.check_client_control()?;
             let changes: Map<String, Value> = read(host, head, body).await?;
             encode::json(&host.logging().change(&changes)?)
         }
@@ -96,6 +97,7 @@ pub async fn answer(
             encode::json(&host.tracing().settings(model))
         }
         Control::ChangeTrace(called) => {
+            host.check_client_control()?;
             let model = called.as_ref().map(|called| &called.model.name);
             let changes: BTreeMap<String, Option<OneOrMany>> = read(host, head, body).await?;
             let changes = changes
