@@ -46,6 +46,7 @@ impl Served {
             config: Config::default(),
             data_dir: DataDir::new(data.path()),
             worker: worker.to_owned(),
+            set_log_level: None,
         };
         let host = Host::start(options).unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
