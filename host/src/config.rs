@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::telemetry::is_endpoint;
 use crate::tensor::MAX_RANK;
 
 /// One setting as `/api/v1/config` shows it.
@@ -252,6 +253,15 @@ settings! {
         /// Bytes of all loaded graphs; past it versions that nobody calls are unloaded. 0 is half of the machine's memory.
         resident_graph_bytes: u64 = 0;
     }
+    /// Spans for a tracing system.
+    telemetry: RawTelemetry -> TelemetrySettings {
+        /// Address of an OpenTelemetry collector that spans of traced requests are sent to, as OTLP over plain HTTP in JSON, such as `http://127.0.0.1:4318`; empty for none.
+        otlp_endpoint: String = String::new();
+        /// Spans that may wait to be sent, some kilobyte each; past it they are lost, so that a slow collector slows nobody down.
+        queue_length: u32 = 4096;
+        /// Milliseconds a collector may take to accept spans; what it did not accept by then is lost.
+        timeout_ms: u64 = 10_000;
+    }
     /// Accounting.
     ledger: RawLedger -> LedgerSettings {
         /// Seconds between checkpoints of the counters; what a crash may lose.
@@ -357,6 +367,14 @@ impl Config {
         require(
             self.gate.cpu_s > 0 && self.gate.timeout_s > 0,
             "gate.cpu_s and gate.timeout_s must be at least 1, or no graph could ever be loaded",
+        );
+        require(
+            self.telemetry.otlp_endpoint.is_empty() || is_endpoint(&self.telemetry.otlp_endpoint),
+            "telemetry.otlp_endpoint must be empty or an address of the form http://host:port",
+        );
+        require(
+            self.telemetry.queue_length > 0 && self.telemetry.timeout_ms > 0,
+            "telemetry.queue_length and telemetry.timeout_ms must be at least 1",
         );
         require(
             self.compile.cpu_s > 0 && self.compile.timeout_s > 0,

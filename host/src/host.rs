@@ -38,6 +38,7 @@ use crate::registry::{
     CollectError, FileRegistry, OpenError, OpenReport, RealDisk, Registry as _, Snapshot,
     SystemClock, TornTail, Version,
 };
+use crate::telemetry::Telemetry;
 use crate::trace_settings::Tracing;
 use crate::uploads::Uploads;
 use crate::verdicts::Verdicts;
@@ -150,11 +151,13 @@ struct Controls {
     unloaded: Unloaded,
     logging: Logging,
     tracing: Arc<Tracing>,
+    telemetry: Arc<Telemetry>,
 }
 
 impl Controls {
-    fn new(set_log_level: Option<SetLevel>) -> Self {
+    fn new(config: &Config, set_log_level: Option<SetLevel>) -> Self {
         Self {
+            telemetry: Arc::new(Telemetry::new(config.telemetry.clone(), &config.server.name)),
             services: Services::new(),
             unloaded: Unloaded::default(),
             logging: Logging::new(set_log_level),
@@ -237,6 +240,7 @@ impl Host {
         }));
         Ok(Arc::new(Self {
             admission: Admission::new(config.limits.clone()),
+            controls: Controls::new(&config, set_log_level),
             uploads,
             config,
             registry,
@@ -250,7 +254,6 @@ impl Host {
             compute: threads.handle(),
             data_dir,
             draining: watch::Sender::new(false),
-            controls: Controls::new(set_log_level),
             collections: AtomicU32::new(0),
             _threads: threads,
         }))
@@ -282,6 +285,8 @@ impl Host {
                 }
             }
         });
+        let telemetry = Arc::clone(&self.controls.telemetry);
+        tokio::spawn(async move { telemetry.export().await });
         let host = Arc::clone(self);
         tokio::spawn(async move {
             let every = Duration::from_secs(host.config.ledger.checkpoint_s.max(1));
@@ -447,6 +452,11 @@ impl Host {
     /// The log's settings.
     pub fn logging(&self) -> &Logging {
         &self.controls.logging
+    }
+
+    /// The way of spans to a collector.
+    pub fn telemetry(&self) -> &Arc<Telemetry> {
+        &self.controls.telemetry
     }
 
     /// Which requests are traced.

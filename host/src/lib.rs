@@ -28,6 +28,7 @@ pub mod model_control;
 pub mod publish;
 pub mod shared_memory;
 pub mod statistics;
+pub mod telemetry;
 pub mod trace_settings;
 pub mod uploads;
 

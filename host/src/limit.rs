@@ -110,6 +110,8 @@ limits! {
     ComputeQueue = "compute.queue_length";
     /// Time for one run of a graph.
     ComputeTime = "compute.timeout_ms";
+    /// Spans that wait to be sent to a collector.
+    TelemetryQueue = "telemetry.queue_length";
     /// Bytes of all loaded graphs.
     ResidentGraphs = "compute.resident_graph_bytes";
 }
@@ -215,6 +217,8 @@ mod tests {
         ("compute.intra_op_threads", "is how much there is, and refuses nothing"),
         ("compute.onnxruntime_library", "is no limit"),
         ("compute.graph_bytes", "is told to the publisher as a fault of the graph"),
+        ("telemetry.otlp_endpoint", "is no limit"),
+        ("telemetry.timeout_ms", "is told to the log: the collector is at fault, and no request"),
         ("ledger.checkpoint_s", "is how often, and refuses nothing"),
     ];
 

@@ -25,3 +25,4 @@ mod overload;
 mod path;
 mod pools;
 mod storage;
+mod telemetry;

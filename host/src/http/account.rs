@@ -22,6 +22,7 @@ use crate::host::Host;
 use crate::limit::Limit;
 use crate::metrics::{Metrics, VersionMetrics};
 use crate::statistics::Sample;
+use crate::telemetry::{Span, Telemetry};
 use crate::trace_settings::Tracing;
 
 /// The request's id, taken over from the caller or made here, and sent back.
@@ -98,6 +99,7 @@ pub struct Account {
     /// Rows of its batch.
     rows: u64,
     tracing: Arc<Tracing>,
+    telemetry: Arc<Telemetry>,
     called: Option<(Called, Arc<VersionMetrics>)>,
     metrics: Arc<Metrics>,
     finished: bool,
@@ -111,6 +113,7 @@ impl Account {
             trace: TraceContext::of(&head.headers, ticket),
             rows: 1,
             tracing: Arc::clone(host.tracing()),
+            telemetry: Arc::clone(host.telemetry()),
             protocol: Protocol::of(head),
             stages: Stages::default(),
             started: Instant::now(),
@@ -222,6 +225,12 @@ impl Account {
     }
 
     fn record(&self, outcome: Option<Kind>) {
+        if let Some(context) =
+            self.trace.filter(|trace| trace.is_sampled() && self.telemetry.is_on())
+            && !self.telemetry.send(self.span(context, outcome))
+        {
+            self.met(Limit::TelemetryQueue);
+        }
         self.metrics.request(self.route, outcome);
         let Some((called, metrics)) = &self.called else { return };
         let total = self.started.elapsed();
@@ -235,6 +244,36 @@ impl Account {
             let (model, version) = (called.version.model.as_str(), called.version.name.as_str());
             let (outcome, stages) = (outcome.map_or("ok", Kind::as_str), self.server_timing());
             tracing::info!(id, trace, model, version, outcome, stages, "a traced request");
+        }
+    }
+
+    fn span(&self, context: TraceContext, outcome: Option<Kind>) -> Span {
+        let mut attributes = vec![("modelet.request.id", self.id.clone())];
+        if self.protocol == Protocol::Grpc {
+            attributes.push(("rpc.system.name", "grpc".to_owned()));
+        }
+        if let Some((called, _)) = &self.called {
+            attributes.push(("modelet.model", called.version.model.to_string()));
+            attributes.push(("modelet.version", called.version.name.to_string()));
+        }
+        let Stages { decode, load, queue, acquire, guest, compute, encode } = self.stages;
+        let stages = [
+            ("decode", decode),
+            ("load", load),
+            ("queue", queue),
+            ("acquire", acquire),
+            ("guest", guest),
+            ("compute", compute),
+            ("encode", encode),
+        ];
+        let stages = stages.into_iter().filter(|_| self.called.is_some());
+        Span {
+            context,
+            name: self.route,
+            took: self.started.elapsed(),
+            error: outcome.map(Kind::as_str),
+            attributes,
+            stages: stages.map(|(name, took)| (name, took.as_secs_f64() * 1e3)).collect(),
         }
     }
 

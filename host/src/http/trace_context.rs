@@ -19,6 +19,8 @@ const LENGTH: usize = 55;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceContext {
     trace: u128,
+    /// The span that called.
+    parent: u64,
     /// The span that this server is in it.
     span: u64,
     flags: u8,
@@ -31,7 +33,22 @@ impl TraceContext {
         let mut values = headers.get_all(TRACEPARENT).iter();
         let value = values.next().filter(|_| values.next().is_none())?;
         let (trace, parent, flags) = read(value.to_str().ok()?)?;
-        Some(Self { trace, span: span(trace, parent, number), flags })
+        Some(Self { trace, parent, span: span(trace, parent, number), flags })
+    }
+
+    /// Whether the caller records the trace, and so wants to have our part of it.
+    pub fn is_sampled(&self) -> bool {
+        self.flags & 1 == 1
+    }
+
+    /// The id of the span that this server is.
+    pub fn span_id(&self) -> String {
+        format!("{:016x}", self.span)
+    }
+
+    /// The id of the span that called.
+    pub fn parent_id(&self) -> String {
+        format!("{:016x}", self.parent)
     }
 
     /// The trace's id, as logs and tracing systems spell it.
