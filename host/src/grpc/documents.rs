@@ -132,6 +132,7 @@ async fn load(
     call: &Call,
     request: RepositoryModelLoadRequest,
 ) -> Result<RepositoryModelLoadResponse, Error> {
+    let _permit = call.host.admission().manage()?;
     model_control::check_load_parameters(request.parameters.keys().map(String::as_str))?;
     let model = model_of(&request.model_name, &request.repository_name);
     model_control::load(&call.host, model).await?;
@@ -142,6 +143,7 @@ async fn unload(
     call: &Call,
     request: RepositoryModelUnloadRequest,
 ) -> Result<RepositoryModelUnloadResponse, Error> {
+    let _permit = call.host.admission().manage()?;
     let model = model_of(&request.model_name, &request.repository_name);
     model_control::unload(&call.host, model).await?;
     Ok(RepositoryModelUnloadResponse {})

@@ -133,11 +133,17 @@ impl Session {
     async fn follows(&mut self) -> Result<bool, Error> {
         let host = &self.call.host;
         let idle = Duration::from_secs(host.config().server.stream_idle_timeout_s);
-        let due = self.due.unwrap_or_else(|| Instant::now() + idle * 2);
+        let due = self.due;
+        let is_due = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             follows = self.frames.follows(idle) => follows,
-            () = tokio::time::sleep_until(due) => {
+            () = is_due => {
                 Err(Error::new(Kind::Deadline, "the time that the client gave the stream is over"))
             }
             () = host.drains() => Err(draining()),
