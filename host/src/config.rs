@@ -308,6 +308,17 @@ impl Config {
         if self.written.contains(key) { "file" } else { "default" }
     }
 
+    fn check_telemetry(&self, require: &mut dyn FnMut(bool, &str)) {
+        require(
+            self.telemetry.otlp_endpoint.is_empty() || is_endpoint(&self.telemetry.otlp_endpoint),
+            "telemetry.otlp_endpoint must be empty or an address of the form http://host:port",
+        );
+        require(
+            self.telemetry.queue_length > 0 && self.telemetry.timeout_ms > 0,
+            "telemetry.queue_length and telemetry.timeout_ms must be at least 1",
+        );
+    }
+
     fn check(self) -> Result<Self, ConfigError> {
         let mut wrong = Vec::new();
         let mut require = |holds: bool, text: &str| {
@@ -317,13 +328,14 @@ impl Config {
         };
         require(self.server.connections > 0, "server.connections must be at least 1");
         require(self.server.http2_streams > 0, "server.http2_streams must be at least 1");
+        let times = [
+            self.server.header_timeout_s,
+            self.server.idle_timeout_s,
+            self.server.stream_idle_timeout_s,
+        ];
         require(
-            self.server.header_timeout_s > 0 && self.server.idle_timeout_s > 0,
-            "server.header_timeout_s and server.idle_timeout_s must be at least 1",
-        );
-        require(
-            self.server.stream_idle_timeout_s > 0,
-            "server.stream_idle_timeout_s must be at least 1",
+            !times.contains(&0),
+            "server.header_timeout_s, idle_timeout_s and stream_idle_timeout_s must be at least 1",
         );
         require(
             (8 * 1024..=1 << 20).contains(&self.server.header_bytes),
@@ -368,14 +380,7 @@ impl Config {
             self.gate.cpu_s > 0 && self.gate.timeout_s > 0,
             "gate.cpu_s and gate.timeout_s must be at least 1, or no graph could ever be loaded",
         );
-        require(
-            self.telemetry.otlp_endpoint.is_empty() || is_endpoint(&self.telemetry.otlp_endpoint),
-            "telemetry.otlp_endpoint must be empty or an address of the form http://host:port",
-        );
-        require(
-            self.telemetry.queue_length > 0 && self.telemetry.timeout_ms > 0,
-            "telemetry.queue_length and telemetry.timeout_ms must be at least 1",
-        );
+        self.check_telemetry(&mut require);
         require(
             self.compile.cpu_s > 0 && self.compile.timeout_s > 0,
             "compile.cpu_s and compile.timeout_s must be at least 1, or nothing could ever be compiled",
