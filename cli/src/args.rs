@@ -114,6 +114,9 @@ pub(crate) struct ServeArgs {
     /// The form of log lines on stderr
     #[arg(long, value_name = "FORM", value_enum, default_value_t = LogForm::Text)]
     pub(crate) log: LogForm,
+    /// Stop when standard input, a pipe, ends: with the process that holds its other end
+    #[arg(long, hide = true)]
+    pub(crate) until_stdin_ends: bool,
 }
 
 impl ServeArgs {
