@@ -5,6 +5,7 @@ mod guests;
 mod harness;
 mod wire;
 
+mod authors;
 mod bad_input;
 mod blobs;
 mod clients;
