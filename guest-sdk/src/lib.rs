@@ -40,6 +40,7 @@ mod graph;
 mod host;
 #[cfg(all(feature = "getrandom", target_arch = "wasm32"))]
 mod randomness;
+pub mod reply;
 mod signature;
 mod surroundings;
 mod tensor;

@@ -415,6 +415,10 @@ macro_rules! serve_namespace {
             }
 
             impl reply::Host for GuestState {
+                fn is_streamed(&mut self) -> wasmtime::Result<bool> {
+                    Ok(false)
+                }
+
                 fn emit(
                     &mut self,
                     outputs: Vec<(String, Resource<Tensor>)>,
