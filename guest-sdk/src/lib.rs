@@ -43,6 +43,7 @@ mod randomness;
 pub mod reply;
 mod signature;
 mod surroundings;
+pub mod tasks;
 mod tensor;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
