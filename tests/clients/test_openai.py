@@ -5,20 +5,19 @@ The model of the conversations is `parrot`, which says the last message again, w
 
 import asyncio
 import json
-import os
-import pathlib
-import subprocess
-import tempfile
 import unittest
 
 import numpy as np
 import openai
 
 from .models import URL
+from .server import Server
 
 BASE = f"{URL}/v1"
 # A text that takes a while to say.
 LONG = "word " * 100_000
+# Room for one request of a tenant, and little for a stream.
+ONE_AT_A_TIME = "[limits]\ntenant_requests = 1\nstream_bytes = 4096\n"
 TALK = [
     {"role": "developer", "content": "Say it again."},
     {
@@ -320,7 +319,7 @@ class Retries(unittest.TestCase):
     """A server that has room for one request at a time."""
 
     def test_a_busy_server_is_asked_again(self):
-        with Small() as base:
+        with Server(ONE_AT_A_TIME) as url:
             counts = []
 
             def refused(response):
@@ -330,52 +329,24 @@ class Retries(unittest.TestCase):
                     stream.close()
 
             # Longer than what the server and the system keep of it, so that it is under way.
-            with client(base_url=base) as busy:
+            with client(base_url=f"{url}/v1") as busy:
                 stream = busy.completions.create(model="parrot", prompt=LONG, stream=True)
                 watched = openai.DefaultHttpxClient(event_hooks={"response": [refused]})
-                with client(base_url=base, http_client=watched, max_retries=2) as asking:
+                with client(base_url=f"{url}/v1", http_client=watched, max_retries=2) as asking:
                     answer = asking.completions.create(model="parrot", prompt="now")
             self.assertEqual(answer.choices[0].text, "now")
             self.assertEqual((counts[0], counts[-1]), ("0", str(len(counts) - 1)))
             self.assertGreater(len(counts), 1)
 
     def test_a_server_that_stays_busy_is_given_up(self):
-        with Small() as base:
-            with client(base_url=base) as asking:
+        with Server(ONE_AT_A_TIME) as url:
+            with client(base_url=f"{url}/v1") as asking:
                 stream = asking.completions.create(model="parrot", prompt=LONG, stream=True)
                 with self.assertRaises(openai.RateLimitError) as caught:
                     asking.completions.create(model="parrot", prompt="now")
                 self.assertEqual(caught.exception.code, "rate_limit_exceeded")
                 self.assertEqual(caught.exception.type, "rate_limit_error")
                 stream.close()
-
-
-class Small:
-    """A server of its own with the parrot, that lets each tenant have one request under way."""
-
-    SETTINGS = "[limits]\ntenant_requests = 1\nstream_bytes = 4096\n"
-
-    def __enter__(self):
-        self.folder = tempfile.TemporaryDirectory()
-        config = pathlib.Path(self.folder.name) / "settings.toml"
-        config.write_text(self.SETTINGS, encoding="utf-8")
-        data = pathlib.Path(self.folder.name) / "data"
-        program = os.environ["MODELET"]
-        command = [program, "serve", "--listen", "127.0.0.1:0", "--data-dir", data]
-        self.server = subprocess.Popen(
-            [*command, "--config", config], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-        url = self.server.stdout.readline().decode().split()[-1]
-        component = pathlib.Path(os.environ["MODELET_GUESTS"]) / "modelet" / "parrot.wasm"
-        publish = [program, "publish", "parrot", "1.0.0", "--component", component, "--server", url]
-        subprocess.run(publish, check=True, capture_output=True)
-        return f"{url}/v1"
-
-    def __exit__(self, *_):
-        self.server.kill()
-        self.server.wait()
-        self.server.stdout.close()
-        self.folder.cleanup()
 
 
 if __name__ == "__main__":
