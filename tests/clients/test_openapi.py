@@ -37,7 +37,8 @@ class OpenApi(unittest.TestCase):
             self.assertEqual(done.returncode, 0, done.stdout[-6000:] + done.stderr[-2000:])
             with urllib.request.urlopen(document) as answer:
                 operations = sum(len(methods) for methods in json.load(answer)["paths"].values())
-            self.assertIn(f"Tested: {operations}", done.stdout)
+            # All but the document's own, which it has read before.
+            self.assertIn(f"Tested: {operations - 1}", done.stdout)
 
 
 if __name__ == "__main__":

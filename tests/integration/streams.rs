@@ -77,7 +77,7 @@ fn events(answer: &Answer) -> Vec<Value> {
 #[track_caller]
 fn ended_as(server: &Server, outcome: &str, times: u64) {
     let line =
-        format!("modelet_requests_total{{route=\"generate\",outcome=\"{outcome}\"}} {times}");
+        format!("modelet_http_requests_total{{route=\"generate\",outcome=\"{outcome}\"}} {times}");
     eventually(&line, || server.metrics().lines().any(|written| written == line));
 }
 

@@ -96,10 +96,11 @@ fn by_name(
 }
 
 fn input(spec: &TensorSpec, json: &str) -> Result<Value, Error> {
-    let data: Value = parsed(&spec.name, json)?;
+    let mut data: Value = parsed(&spec.name, json)?;
     let mut shape = shape_of(&data);
     // One row, or one element, of a model that takes several.
     while shape.len() < spec.shape.len() {
+        data = Value::Array(vec![data]);
         shape.insert(0, 1);
     }
     if !spec.accepts_shape(&shape) {
