@@ -52,8 +52,8 @@ fn check_error(error: &Error) -> Outcome {
     assert!(known, "{:?}", error.kind());
     assert!(error.text().len() < 8_000, "{} bytes of error", error.text().len());
     let body = openai::error::body(error);
-    let param = &body["error"]["param"];
-    assert!(param.is_null() || param.is_string(), "{body}");
+    let param = body.pointer("/error/param");
+    assert!(param.is_some_and(|param| param.is_null() || param.is_string()), "{body}");
     Outcome::Refused
 }
 
@@ -85,7 +85,8 @@ fn check(request: Request) -> Outcome {
 }
 
 fn is_conversation(messages: &Value) -> bool {
-    let is_turn = |turn: &Value| turn["role"].is_string() && turn["content"].is_string();
+    let has_text = |turn: &Value, name| turn.get(name).is_some_and(Value::is_string);
+    let is_turn = |turn: &Value| has_text(turn, "role") && has_text(turn, "content");
     messages.as_array().is_some_and(|turns| !turns.is_empty() && turns.iter().all(is_turn))
 }
 

@@ -32,7 +32,8 @@ fn refuse_tools(fields: &Fields) -> Result<(), Error> {
     let may_use = fields.raw("tool_choice") != Some("\"none\"");
     refuse("tools", has_tools && may_use, "tools are not called")?;
     let format = fields.get::<Value>("response_format")?;
-    let is_other = format.is_some_and(|format| format["type"] != "text");
+    let is_other =
+        format.is_some_and(|format| format.get("type").is_none_or(|kind| kind != "text"));
     refuse("response_format", is_other, "answers are text: no other format is kept to")
 }
 

@@ -1,7 +1,8 @@
 //! What chat completions and completions have in common: a text that is generated, whole or in parts.
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{Context, usage};
 use crate::error::Error;
@@ -44,12 +45,12 @@ pub(super) fn answer<F: Form>(
         Some(raw) => parsed::<StreamOptions>("stream_options", raw)?.include_usage,
         None => false,
     };
-    let common = json!({
-        "id": format!("{}-{}", F::PREFIX, context.id),
-        "created": context.now_s,
-        "model": model,
-        "system_fingerprint": fingerprint(called),
-    });
+    let common = Common {
+        id: format!("{}-{}", F::PREFIX, context.id),
+        created: context.now_s,
+        model,
+        system_fingerprint: fingerprint(called),
+    };
     if stream {
         let growing = Growing::default();
         return Ok(Answer::Stream(Box::new(Parts {
@@ -62,16 +63,53 @@ pub(super) fn answer<F: Form>(
     }
     Ok(Answer::Whole(Box::new(move |outputs| {
         let generation = Generation::of(outputs)?;
-        let mut document = common;
-        document["object"] = F::OBJECT.into();
-        let choice = form.whole(&generation.text);
-        document["choices"] = json!([finished(choice, generation.finish_reason.into())]);
-        document["usage"] = usage(generation.prompt_tokens, generation.completion_tokens);
+        let document = Document {
+            common: &common,
+            object: F::OBJECT,
+            choices: &[Choice::new(form.whole(&generation.text), Some(generation.finish_reason))],
+            usage: Some(usage(generation.prompt_tokens, generation.completion_tokens)),
+        };
         Ok(serde_json::to_vec(&document).expect("documents have only string keys"))
     })))
 }
 
-#[derive(serde::Deserialize)]
+/// What every part of an answer has.
+#[derive(Serialize)]
+struct Common {
+    id: String,
+    created: u64,
+    model: String,
+    system_fingerprint: String,
+}
+
+/// An answer, or a part of one.
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(flatten)]
+    common: &'a Common,
+    object: &'static str,
+    choices: &'a [Choice],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Value>,
+}
+
+#[derive(Serialize)]
+struct Choice {
+    index: u32,
+    #[serde(flatten)]
+    content: Value,
+    /// Always null: there are none.
+    logprobs: (),
+    finish_reason: Option<&'static str>,
+}
+
+impl Choice {
+    fn new(content: Value, finish_reason: Option<&'static str>) -> Self {
+        Self { index: 0, content, logprobs: (), finish_reason }
+    }
+}
+
+#[derive(Deserialize)]
 struct StreamOptions {
     #[serde(default)]
     include_usage: bool,
@@ -84,18 +122,10 @@ fn fingerprint(called: &Called) -> String {
     format!("fp_{hex}")
 }
 
-fn finished(mut choice: Value, reason: Value) -> Value {
-    choice["index"] = 0.into();
-    choice["logprobs"] = Value::Null;
-    choice["finish_reason"] = reason;
-    choice
-}
-
 /// An answer in parts.
 struct Parts<F> {
     form: F,
-    /// What every part has.
-    common: Value,
+    common: Common,
     /// Whether the last part is to have the usage, and no choice.
     include_usage: bool,
     growing: Growing,
@@ -103,20 +133,14 @@ struct Parts<F> {
 }
 
 impl<F: Form> Parts<F> {
-    fn chunk(&self, choices: Value, usage: Value) -> Bytes {
-        let mut document = self.common.clone();
-        document["object"] = F::PART.into();
-        document["choices"] = choices;
-        if self.include_usage {
-            document["usage"] = usage;
-        }
-        event(&document)
+    fn chunk(&self, choices: &[Choice], usage: Value) -> Bytes {
+        let usage = self.include_usage.then_some(usage);
+        event(&Document { common: &self.common, object: F::PART, choices, usage })
     }
 
     fn text(&mut self, text: &str) -> Bytes {
         let is_first = !std::mem::replace(&mut self.has_begun, true);
-        let choice = finished(self.form.part(text, is_first), Value::Null);
-        self.chunk(json!([choice]), Value::Null)
+        self.chunk(&[Choice::new(self.form.part(text, is_first), None)], Value::Null)
     }
 }
 
@@ -133,11 +157,11 @@ impl<F: Form> Events for Parts<F> {
         if !rest.is_empty() || !self.has_begun {
             events.push(self.text(rest));
         }
-        let end = finished(self.form.end(), generation.finish_reason.into());
-        events.push(self.chunk(json!([end]), Value::Null));
+        let end = Choice::new(self.form.end(), Some(generation.finish_reason));
+        events.push(self.chunk(&[end], Value::Null));
         if self.include_usage {
             let usage = usage(generation.prompt_tokens, generation.completion_tokens);
-            events.push(self.chunk(json!([]), usage));
+            events.push(self.chunk(&[], usage));
         }
         events.push(Bytes::from_static(b"data: [DONE]\n\n"));
         Ok(events.concat().into())
