@@ -169,6 +169,20 @@ fn a_guest_waits_for_a_caller_that_does_not_read() {
 }
 
 #[test]
+fn a_caller_that_never_reads_its_stream_is_given_up() {
+    let settings = "[limits]\nrequest_timeout_ms = 500\nanswer_timeout_ms = 500\n";
+    let server = with_mnist(Server::builder().config(settings).start());
+    publish(&server, "m", &emitter(1_000_000, ""), 1);
+    let mut stream = asked(&server, "m");
+    event(&mut stream);
+    eventually("the stream is given up", || {
+        server.refusals("limits.answer_timeout_ms") == 1 && server.holdings().inflight_requests == 0
+    });
+    drop(stream);
+    still_serves(&server);
+}
+
+#[test]
 fn nothing_is_emitted_where_nobody_asked_for_it() {
     let server = with_mnist(Server::start());
     // One that looks first answers, and one that does not is refused.
