@@ -100,7 +100,7 @@ fn parts_are_sent_as_they_come_and_the_answer_is_the_last() {
 #[test]
 fn a_failure_behind_the_first_event_is_the_last_event() {
     let server =
-        with_mnist(Server::builder().config("[limits]\nrequest_timeout_ms = 1500\n").start());
+        with_mnist(Server::builder().config("[limits]\nrequest_timeout_ms = 3000\n").start());
     publish(&server, "late", &emitter(1, SPIN_FOR_EVER), 1);
     publish(&server, "broken", &emitter(1, "unreachable"), 1);
     // The first event comes long before the deadline that ends the call: the guest only ends by it.
@@ -170,7 +170,7 @@ fn a_guest_waits_for_a_caller_that_does_not_read() {
 
 #[test]
 fn a_caller_that_never_reads_its_stream_is_given_up() {
-    let settings = "[limits]\nrequest_timeout_ms = 500\nanswer_timeout_ms = 500\n";
+    let settings = "[limits]\nrequest_timeout_ms = 3000\nanswer_timeout_ms = 500\n";
     let server = with_mnist(Server::builder().config(settings).start());
     publish(&server, "m", &emitter(1_000_000, ""), 1);
     let mut stream = asked(&server, "m");
