@@ -16,6 +16,7 @@ mod oip;
 mod onnx;
 mod raw;
 mod tensor;
+mod texts;
 
 use std::path::{Path, PathBuf};
 
@@ -29,6 +30,7 @@ pub use oip::oip_request;
 pub use onnx::onnx;
 pub use raw::oip_raw;
 pub use tensor::tensor;
+pub use texts::texts;
 
 /// What a decoder made of some bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +53,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     Target { name: "component", run: component, mutations: 50_000 },
     Target { name: "inflate", run: inflate, mutations: 20_000 },
     Target { name: "journal", run: journal, mutations: 10_000 },
@@ -62,6 +64,7 @@ pub const TARGETS: [Target; 10] = [
     Target { name: "oip_raw", run: oip_raw, mutations: 500_000 },
     Target { name: "oip_request", run: oip_request, mutations: 150_000 },
     Target { name: "tensor", run: tensor, mutations: 300_000 },
+    Target { name: "texts", run: texts, mutations: 300_000 },
 ];
 
 /// The folder of a target's seeds.

@@ -14,6 +14,7 @@ use http::request::Parts;
 use http::{HeaderValue, Response};
 
 use super::body::Body;
+use super::openai;
 use super::route::{Called, Route};
 use crate::error::{Error, Kind};
 use crate::limit::Limit;
@@ -87,6 +88,10 @@ pub struct Account {
     route: &'static str,
     called: Option<(Called, Arc<VersionMetrics>)>,
     metrics: Arc<Metrics>,
+    /// Whether the caller reads errors in the form of OpenAI's API.
+    speaks_openai: bool,
+    /// Whether the rest is accounted elsewhere, when a stream has ended.
+    handed_over: bool,
     finished: bool,
 }
 
@@ -100,6 +105,8 @@ impl Account {
             route: "none",
             called: None,
             metrics: Arc::clone(metrics),
+            speaks_openai: openai::error::speaks(head.uri.path()),
+            handed_over: false,
             finished: false,
         }
     }
@@ -107,10 +114,15 @@ impl Account {
     /// The request found its route.
     pub fn routed(&mut self, route: &Route) {
         self.route = route.label();
-        if let Route::Infer(called) = route {
-            let metrics = self.metrics.version(&called.version.model, &called.version.name);
-            self.called = Some((called.clone(), metrics));
+        if let Route::Infer(called) | Route::Generate(called, _) = route {
+            self.called(called);
         }
+    }
+
+    /// The request found the version it goes to.
+    pub fn called(&mut self, called: &Called) {
+        let metrics = self.metrics.version(&called.version.model, &called.version.name);
+        self.called = Some((called.clone(), metrics));
     }
 
     /// The request has got an instance.
@@ -145,14 +157,15 @@ impl Account {
     /// Closes the account with the response, which gets the headers every answer carries.
     pub fn finish(mut self, result: Result<Response<Body>, Error>) -> Response<Body> {
         self.finished = true;
-        let mut response = result.unwrap_or_else(|error| super::encode::error(&error));
+        let mut response = result.unwrap_or_else(|error| match self.speaks_openai {
+            true => openai::error::response(&error),
+            false => super::encode::error(&error),
+        });
         // Management routes answer with encoded errors: each brings along the error it was made from.
         let refusal = response.extensions_mut().remove::<Error>();
-        if let Some(error) = &refusal {
-            self.log(error);
-            error.limit().into_iter().for_each(|limit| self.met(limit));
+        if !self.handed_over {
+            self.settle(refusal.as_ref());
         }
-        self.record(refusal.as_ref().map(Error::kind));
         let headers = response.headers_mut();
         if let Ok(id) = HeaderValue::from_str(&self.id) {
             headers.insert(REQUEST_ID, id);
@@ -166,6 +179,33 @@ impl Account {
             }
         }
         response
+    }
+
+    /// The account of what is still to come of an answer whose head goes out now.
+    pub fn hand_over(&mut self) -> Self {
+        self.handed_over = true;
+        Self {
+            id: self.id.clone(),
+            called: self.called.clone(),
+            metrics: Arc::clone(&self.metrics),
+            handed_over: false,
+            finished: false,
+            ..*self
+        }
+    }
+
+    /// Closes the account of an answer whose head has gone out.
+    pub fn close(&mut self, error: Option<&Error>) {
+        self.finished = true;
+        self.settle(error);
+    }
+
+    fn settle(&self, error: Option<&Error>) {
+        if let Some(error) = error {
+            self.log(error);
+            error.limit().into_iter().for_each(|limit| self.met(limit));
+        }
+        self.record(error.map(Error::kind));
     }
 
     fn record(&self, outcome: Option<Kind>) {
@@ -225,7 +265,7 @@ impl Account {
 
 impl Drop for Account {
     fn drop(&mut self) {
-        if !self.finished {
+        if !self.finished && !self.handed_over {
             tracing::debug!(id = self.id, route = self.route, "the caller left before its answer");
             self.record(Some(Kind::ClientGone));
         }

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
+use tokio::time::Instant;
 
 use super::admit::Permit;
 use super::connection::Exchange;
@@ -22,6 +23,8 @@ const CHUNK_BYTES: usize = 64 << 10;
 pub struct Body {
     content: Content,
     held: Held,
+    /// When all of it will have been made at the latest, where that is later than its beginning.
+    made_by: Option<Instant>,
 }
 
 enum Content {
@@ -56,12 +59,22 @@ impl Body {
     /// A body of whole buffers, written one after the other without a copy.
     pub fn parts(parts: impl IntoIterator<Item = Bytes>) -> Self {
         let parts = parts.into_iter().filter(|part| !part.is_empty()).collect();
-        Self { content: Content::Parts(parts), held: Held::default() }
+        Self { content: Content::Parts(parts), held: Held::default(), made_by: None }
     }
 
     /// A body that comes as it is made.
     pub fn stream(stream: axum::body::Body) -> Self {
-        Self { content: Content::Stream(stream), held: Held::default() }
+        Self { content: Content::Stream(stream), held: Held::default(), made_by: None }
+    }
+
+    /// A body that comes as a call goes on, which ends by a deadline.
+    pub fn live(stream: axum::body::Body, deadline: Instant) -> Self {
+        Self { made_by: Some(deadline), ..Self::stream(stream) }
+    }
+
+    /// From when on its reader is waited for alone.
+    pub fn made_by(&self) -> Option<Instant> {
+        self.made_by
     }
 
     /// Holds `permit` until the last byte is out.
