@@ -99,7 +99,8 @@ impl Served {
         let deadline = Instant::now() + PATIENCE;
         let lease = ready.deployment.pool().acquire(deadline).await.unwrap();
         let version = Arc::clone(&ready.version);
-        let call = Call { lease, inputs, version, request: "bench".to_owned(), deadline };
+        let call =
+            Call { lease, inputs, version, request: "bench".to_owned(), deadline, emitter: None };
         ready.deployment.answer(call, self.host.background()).await
     }
 }

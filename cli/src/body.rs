@@ -14,6 +14,15 @@ use crate::failure::Failure;
 /// Bodies below this are sent before a bar could be read: a megabyte takes milliseconds.
 const PROGRESS_FROM_BYTES: u64 = 1 << 20;
 
+/// What is done with a body while it is read, as a bar says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Doing {
+    /// Only its digest is taken; nobody is waited for at its end.
+    Hashing,
+    /// It is sent; at its end the server's answer is waited for.
+    Sending,
+}
+
 /// A request body: bytes and files, one after the other.
 #[derive(Default)]
 pub(crate) struct Body {
@@ -21,8 +30,8 @@ pub(crate) struct Body {
     segments: VecDeque<Segment>,
     /// The bytes of all segments together, as announced in Content-Length.
     length: u64,
-    /// Shows how much was read; hidden unless asked for.
-    progress: Option<ProgressBar>,
+    /// Shows how much was read, and what for; hidden unless asked for.
+    progress: Option<(ProgressBar, Doing)>,
 }
 
 enum Segment {
@@ -63,25 +72,27 @@ impl Body {
         self.length
     }
 
-    /// Shows a bar on stderr while the body is sent, if that is a terminal and it takes a while.
-    pub(crate) fn show_progress(&mut self) {
-        self.show_progress_of("sending");
-    }
-
-    /// The same under another word for what is done with it.
-    pub(crate) fn show_progress_of(&mut self, doing: &'static str) {
+    /// Shows a bar on stderr while the body is read, if that is a terminal and it takes a while.
+    pub(crate) fn show_progress(&mut self, doing: Doing) {
         if self.length < PROGRESS_FROM_BYTES || !io::stderr().is_terminal() {
             return;
         }
-        let bar = ProgressBar::new(self.length);
-        if let Ok(style) = ProgressStyle::with_template(
-            "{msg} {bar:30} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}",
-        ) {
-            bar.set_style(style);
-        }
-        bar.set_message(doing);
-        self.progress = Some(bar);
+        self.progress = Some((bar(self.length, doing), doing));
     }
+}
+
+fn bar(length: u64, doing: Doing) -> ProgressBar {
+    let bar = ProgressBar::new(length);
+    if let Ok(style) = ProgressStyle::with_template(
+        "{msg} {bar:30} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}",
+    ) {
+        bar.set_style(style);
+    }
+    bar.set_message(match doing {
+        Doing::Hashing => "hashing",
+        Doing::Sending => "sending",
+    });
+    bar
 }
 
 impl Read for Body {
@@ -89,14 +100,14 @@ impl Read for Body {
         while let Some(segment) = self.segments.front_mut() {
             let count = segment.read(buffer)?;
             if count > 0 || buffer.is_empty() {
-                if let Some(bar) = &self.progress {
+                if let Some((bar, _)) = &self.progress {
                     bar.inc(count as u64);
                 }
                 return Ok(count);
             }
             self.segments.pop_front();
         }
-        if let Some(bar) = &self.progress {
+        if let Some((bar, Doing::Sending)) = &self.progress {
             wait_for_the_server(bar);
         }
         Ok(0)
@@ -106,17 +117,17 @@ impl Read for Body {
 /// What is sent is checked, and a component compiled, before there is an answer.
 fn wait_for_the_server(bar: &ProgressBar) {
     const TICK: Duration = Duration::from_millis(100);
-    let style = ProgressStyle::with_template("{spinner} sent; the server checks it {elapsed}");
-    if let Ok(style) = style {
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
         bar.set_style(style);
     }
+    bar.set_message("sent; the server checks it");
     bar.enable_steady_tick(TICK);
 }
 
 impl Drop for Body {
     // The answer is printed next; a bar would only stand in its way.
     fn drop(&mut self) {
-        if let Some(bar) = self.progress.take() {
+        if let Some((bar, _)) = self.progress.take() {
             bar.finish_and_clear();
         }
     }
@@ -238,6 +249,21 @@ mod tests {
                     assert!(error.to_string().contains("2 bytes shorter"), "{error}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn only_what_is_sent_has_the_server_check_it_in_the_end() {
+        for (doing, end) in
+            [(Doing::Hashing, "hashing"), (Doing::Sending, "sent; the server checks it")]
+        {
+            let mut body = Body::default();
+            body.push_bytes("all of it");
+            let bar = bar(body.length(), doing);
+            bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
+            body.progress = Some((bar.clone(), doing));
+            io::copy(&mut body, &mut io::sink()).unwrap();
+            assert_eq!((bar.message().as_str(), bar.position()), (end, 9), "{doing:?}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! The command `modelet serve`.
 
 use std::io::Write as _;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use modelet_host::registry::{Registry as _, Status};
 use modelet_host::{process, server};
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::net::unix::pipe::Receiver;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -150,18 +152,36 @@ async fn serve(host: Arc<Host>, args: &ServeArgs) -> Result<Exit, Failure> {
     let address = listener.local_addr().map_err(failed("the listener has no address"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed("no signal handler"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed("no signal handler"))?;
+    let mut owner = args.until_stdin_ends.then(stdin).transpose()?;
     announce(address);
     host.spawn_background();
     let stop = async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            () = end_of(&mut owner) => {}
         }
     };
     let drained =
         server::serve(host, listener, stop).await.map_err(failed("the server stopped"))?;
     tracing::info!(finished = drained.finished, cut = drained.cut, "drained");
     Ok(if drained.cut == 0 { Exit::Ok } else { Exit::Failed })
+}
+
+/// Standard input as a pipe of the reactor, which can be left unread: a thread that waits for its end
+/// would keep a server that was told to stop.
+fn stdin() -> Result<Receiver, Failure> {
+    let stdin = std::io::stdin().as_fd().try_clone_to_owned();
+    stdin.and_then(Receiver::from_owned_fd).map_err(|error| {
+        Failure::usage(format!("standard input is no pipe: {error}")).at("--until-stdin-ends")
+    })
+}
+
+/// Ends when nobody can write to the pipe any more; without a pipe never.
+async fn end_of(owner: &mut Option<Receiver>) {
+    let Some(owner) = owner else { return std::future::pending().await };
+    // What it says, if anything, does not matter; an error is an end, too.
+    let _ = tokio::io::copy(owner, &mut tokio::io::sink()).await;
 }
 
 /// The first line on stdout, which scripts wait for.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use modelet_host::digest::Digest;
 use sha2::{Digest as _, Sha256};
 
-use crate::body::{self, Body, OpenFile, unreadable};
+use crate::body::{self, Body, Doing, OpenFile, unreadable};
 use crate::client::{BlobState, Client, Sent};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -135,7 +135,7 @@ fn busy(digest: &Digest) -> Failure {
 fn digest(path: &Path) -> Result<Digest, Failure> {
     let mut body = Body::default();
     body.push_file(body::open(path)?);
-    body.show_progress_of("hashing");
+    body.show_progress(Doing::Hashing);
     let (mut hasher, mut buffer) = (Sha256::new(), vec![0; READ_BYTES]);
     loop {
         let count = body.read(&mut buffer).map_err(|error| unreadable(path, &error))?;

@@ -17,6 +17,7 @@ mod oip;
 mod onnx;
 mod raw;
 mod tensor;
+mod texts;
 
 use std::path::{Path, PathBuf};
 
@@ -31,6 +32,7 @@ pub use oip::oip_request;
 pub use onnx::onnx;
 pub use raw::oip_raw;
 pub use tensor::tensor;
+pub use texts::texts;
 
 /// What a decoder made of some bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +67,7 @@ pub const TARGETS: [Target; 11] = [
     Target { name: "oip_raw", run: oip_raw, mutations: 500_000 },
     Target { name: "oip_request", run: oip_request, mutations: 150_000 },
     Target { name: "tensor", run: tensor, mutations: 300_000 },
+    Target { name: "texts", run: texts, mutations: 300_000 },
 ];
 
 /// The folder of a target's seeds.

@@ -8,12 +8,13 @@ use std::sync::LazyLock;
 use http::Method;
 use modelet_host::digest::Digest;
 use modelet_host::error::Kind;
+use modelet_host::http::openai::OpenAi;
 use modelet_host::http::route::{Document, Route, route};
 use modelet_host::names::{AliasName, AssetName, ModelName, Target, VersionName};
 use modelet_host::registry::{JournalContents, Snapshot};
 use modelet_host::tensor::Datatype;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{Outcome, first_line};
 
@@ -57,11 +58,14 @@ fn check_route(method: &Method, path: &str) -> Outcome {
     assert!(routed.label().bytes().all(|byte| byte.is_ascii_lowercase()));
     let reads = matches!(*method, Method::GET | Method::HEAD);
     match &routed {
-        Route::Infer(_) => assert_eq!(*method, Method::POST),
+        Route::Infer(_) | Route::Generate(..) | Route::OpenAi(OpenAi::Call(_)) => {
+            assert_eq!(*method, Method::POST);
+        }
         Route::Management => {}
         _ => assert!(reads, "{method} {path:?} reads"),
     }
     if let Route::Infer(called)
+    | Route::Generate(called, _)
     | Route::Document(Document::Model(called) | Document::ModelReady(called)) = &routed
     {
         assert_eq!(called.model.name, called.version.model);
@@ -115,11 +119,14 @@ where
 }
 
 /// A registry with the model `m`, its version 1 and its alias `live`.
-static SNAPSHOT: LazyLock<Snapshot> = LazyLock::new(|| {
+static SNAPSHOT: LazyLock<Snapshot> =
+    LazyLock::new(|| snapshot(&json!({"inputs": [], "outputs": []})));
+
+/// A registry with the model `m`, whose only version `1` has this signature.
+pub(crate) fn snapshot(signature: &Value) -> Snapshot {
     let digest = Digest::of(b"");
     let blob = json!({"digest": digest, "bytes": 0});
-    let record =
-        json!({"component": blob, "assets": {}, "signature": {"inputs": [], "outputs": []}});
+    let record = json!({"component": blob, "assets": {}, "signature": signature});
     let publish =
         json!({"op": "publish", "model": "m", "version": "1", "owner": "o", "record": record});
     let line = json!({
@@ -130,4 +137,4 @@ static SNAPSHOT: LazyLock<Snapshot> = LazyLock::new(|| {
     let contents = JournalContents::read(&frame.expect("a line is no long frame"));
     assert_eq!(contents.snapshot.len(), 1, "{:?}", contents.tail);
     contents.snapshot
-});
+}

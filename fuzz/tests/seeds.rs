@@ -118,6 +118,7 @@ macro_rules! holds_on_seeds_and_damaged_ones {
 
 holds_on_seeds_and_damaged_ones! {
     component grpc_request inflate journal manifest multipart names onnx oip_raw oip_request tensor
+    texts
 }
 
 fn entries(folder: &str) -> BTreeSet<String> {

@@ -40,8 +40,10 @@ mod graph;
 mod host;
 #[cfg(all(feature = "getrandom", target_arch = "wasm32"))]
 mod randomness;
+pub mod reply;
 mod signature;
 mod surroundings;
+pub mod tasks;
 mod tensor;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;

@@ -1,6 +1,7 @@
 //! Tensors: typed and shaped, in the guest's memory or, until somebody looks, only in the host's.
 
 use std::cell::OnceCell;
+use std::ops::Range;
 use std::rc::Rc;
 
 use crate::element::{Datatype, Element};
@@ -113,6 +114,53 @@ impl<T: Element> Tensor<T> {
             .then(|| self.data().get(index * length..(index + 1) * length));
         row.flatten()
             .ok_or_else(|| self.error(format!("there is no row {index} in shape {:?}", self.shape)))
+    }
+
+    /// Rows `rows` of axis 0 as a tensor. Those of a tensor in the host stay there, without a copy,
+    /// unless they are texts or bytes, which differ in length.
+    ///
+    /// ```
+    /// use modelet_guest::{Graph, Result, Tensor};
+    ///
+    /// /// Runs a graph over eight rows at a time.
+    /// fn in_parts(graph: &Graph, x: &Tensor<f32>) -> Result<Vec<Tensor<f32>>> {
+    ///     let starts = (0..x.shape()[0]).step_by(8);
+    ///     starts
+    ///         .map(|start| {
+    ///             let part = x.rows(start..(start + 8).min(x.shape()[0]))?;
+    ///             graph.run().input("x", &part).compute()?.take("y")
+    ///         })
+    ///         .collect()
+    /// }
+    /// # let x = Tensor::new([3, 2], vec![1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0])?;
+    /// # assert_eq!(x.rows(1..3)?, Tensor::new([2, 2], vec![3.0, 4.0, 5.0, 6.0])?);
+    /// # let _ = in_parts;
+    /// # Ok::<(), modelet_guest::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When there are no such rows.
+    pub fn rows(&self, rows: Range<usize>) -> Result<Self> {
+        let there = self.shape.first().copied().unwrap_or(0);
+        if rows.start > rows.end || rows.end > there {
+            let shape = &self.shape;
+            return Err(self.error(format!("there are no rows {rows:?} in shape {shape:?}")));
+        }
+        let shape: Vec<_> =
+            std::iter::once(rows.len()).chain(self.shape.iter().skip(1).copied()).collect();
+        let content = match &self.content {
+            Content::Host(handle, _) if T::DATATYPE != Datatype::Bytes => {
+                let handle = handle.rows(rows.start, rows.len());
+                let handle = handle.map_err(|error| self.error(error.message()))?;
+                Content::Host(Rc::new(handle), OnceCell::new())
+            }
+            _ => {
+                let row = self.shape.iter().skip(1).product::<usize>();
+                let elements = self.data().get(rows.start * row..rows.end * row);
+                Content::Guest(elements.unwrap_or_default().to_vec())
+            }
+        };
+        Ok(Self { name: self.name.clone(), shape, content })
     }
 
     /// An error about this tensor: the caller's if it is an input, the model's otherwise.

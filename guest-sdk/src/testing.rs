@@ -52,6 +52,12 @@ impl Host {
         self
     }
 
+    /// Has the caller ask for a stream.
+    pub fn streamed(mut self) -> Self {
+        self.surroundings.streamed = true;
+        self
+    }
+
     /// Has `compute` answer for the graph in the asset of this name.
     pub fn graph<F>(mut self, asset: &str, compute: F) -> Self
     where
@@ -91,6 +97,12 @@ impl Installed {
     /// What the model has logged.
     pub fn log(&self) -> Vec<(Level, String)> {
         self.host.lines.borrow().clone()
+    }
+
+    /// The partial answers that the model has emitted, each by the names of its outputs.
+    pub fn emitted(&self) -> Vec<crate::Outputs> {
+        let emitted = self.host.emitted.borrow();
+        emitted.iter().map(|outputs| crate::Outputs::new("the model", outputs.clone())).collect()
     }
 }
 

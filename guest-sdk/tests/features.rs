@@ -3,7 +3,7 @@
 
 use half::{bf16, f16};
 use modelet_guest::testing::{Host, input};
-use modelet_guest::{Datatype, Element, Graph, Tensor};
+use modelet_guest::{Datatype, Element, Graph, Tensor, reply};
 use ndarray::{Array2, Axis, array};
 
 /// Four features by the weights 1, -1, 0.5 and 2.
@@ -37,6 +37,48 @@ fn tensors_are_arrays_without_a_copy_and_arrays_are_tensors() {
     assert_eq!((turned.shape(), turned.data()), (&[3, 2][..], &[1, 4, 2, 5, 3, 6][..]));
     let part = Tensor::from(array.slice_move(ndarray::s![1.., ..2]));
     assert_eq!((part.shape(), part.data()), (&[1, 2][..], &[4, 5][..]));
+}
+
+#[test]
+fn rows_are_a_tensor_wherever_they_are_and_whatever_they_are_of() {
+    fn check<T: Element + PartialEq>(elements: Vec<T>) {
+        let whole = Tensor::new([3, 2], elements.clone()).unwrap();
+        for tensor in [whole.clone(), input("x", &whole).unwrap()] {
+            let rows = tensor.rows(1..3).unwrap();
+            assert_eq!((rows.shape(), rows.data()), (&[2, 2][..], &elements[2..]));
+            assert_eq!(rows.rows(1..2).unwrap().data(), &elements[4..]);
+            assert!(tensor.rows(3..3).unwrap().is_empty());
+            // Handed on, they are what they are.
+            assert_eq!(input("rows", &rows).unwrap(), rows);
+        }
+        let given = input("x", &whole).unwrap();
+        #[allow(clippy::reversed_empty_ranges, reason = "it is what is refused")]
+        for wrong in [2..4, 4..4, 2..1, usize::MAX..usize::MAX] {
+            assert_eq!(given.rows(wrong).unwrap_err().tensor(), Some("x"));
+        }
+    }
+    check(vec![1.5f32, 2.5, 3.5, 4.5, 5.5, 6.5]);
+    check(vec![true, false, true, true, false, true]);
+    check(["a", "", "long text", "ü", "b", "c"].map(str::to_owned).to_vec());
+    assert!(Tensor::scalar(1.0f32).rows(0..1).is_err());
+}
+
+#[test]
+fn what_is_emitted_is_kept_in_order_and_refused_where_nobody_waits_for_it() {
+    let [one, two] = [1i64, 2].map(|number| Tensor::vector(vec![number]));
+    let text = Tensor::vector(vec!["a".to_owned()]);
+    let host = Host::new().streamed().install();
+    assert!(reply::is_streamed());
+    reply::output("n", &one).output("text", &text).emit().unwrap();
+    reply::output("n", &two).emit().unwrap();
+    let mut emitted = host.emitted();
+    assert_eq!(emitted.len(), 2);
+    assert_eq!(emitted[0].take::<String>("text").unwrap().data(), ["a"]);
+    assert_eq!(emitted[1].take::<i64>("n").unwrap().data(), [2]);
+    drop(host);
+    let silent = Host::new().install();
+    assert!(!reply::is_streamed() && silent.emitted().is_empty());
+    assert!(reply::output("n", &one).emit().unwrap_err().to_string().contains("no stream"));
 }
 
 #[test]

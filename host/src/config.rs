@@ -155,6 +155,8 @@ settings! {
         outputs: u32 = 1024;
         /// Parameters of one request, input or output; clients send fewer than ten.
         parameters: u32 = 64;
+        /// Bytes of partial answers that wait for the caller of one stream, all of which counts as in flight; a guest that emits more waits. Some hundred words of text, or a picture.
+        stream_bytes: u32 = 256 << 10;
         /// Bytes of a published component; Python components are 18 MB.
         component_bytes: u64 = 64 << 20;
         /// Bytes of one published asset.
@@ -352,6 +354,11 @@ impl Config {
         require(
             self.limits.inflight_requests.min(self.limits.receiving_requests) > 0,
             "limits.inflight_requests and limits.receiving_requests must be at least 1",
+        );
+        require(
+            self.limits.stream_bytes > 0
+                && u64::from(self.limits.stream_bytes) <= self.limits.inflight_bytes,
+            "limits.stream_bytes must be at least 1 and not exceed limits.inflight_bytes",
         );
         require(
             (1..=MAX_RANK as u32).contains(&self.limits.tensor_rank),

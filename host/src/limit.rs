@@ -68,6 +68,8 @@ limits! {
     Outputs = "limits.outputs";
     /// Parameters of one request, input or output.
     Parameters = "limits.parameters";
+    /// Bytes of partial answers on their way to one caller.
+    StreamBytes = "limits.stream_bytes";
     /// Bytes of a published component.
     ComponentBytes = "limits.component_bytes";
     /// Bytes of a published asset.

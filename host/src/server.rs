@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use tokio::net::TcpListener;
 
 use crate::engine::call::Call;
+use crate::engine::deployment::Deployment;
 use crate::error::Error;
 use crate::grpc;
 use crate::host::Host;
@@ -16,10 +17,15 @@ use crate::http::accept::Connections;
 use crate::http::account::Account;
 use crate::http::admit::{Permit, Receiving};
 use crate::http::body::Body;
+use crate::http::openai::{self, OpenAi, Operation};
 use crate::http::protocol::Protocol;
 use crate::http::request_body::{self, RequestBody};
 use crate::http::route::{Called, Route, route};
-use crate::http::{authenticate, compress, control, decode, documents, encode, management, shed};
+use crate::http::stream::{self, Answer, Request as Decoded};
+use crate::http::{
+    authenticate, compress, control, decode, documents, encode, generate as generation, management, shed,
+};
+use crate::registry::{Clock as _, Snapshot, SystemClock};
 use crate::tensor::NamedTensor;
 
 /// Answers one request: accounts for what [`answer`] comes to.
@@ -57,6 +63,16 @@ async fn answer(
             compress::compress(&head.headers, response).await
         }
         Route::Control(control) => control::answer(host, &head, body, control).await,
+        Route::Generate(called, stream) => {
+            let asked = Asked::Generate { called, stream };
+            generate(host, &caller, &snapshot, asked, (&head, body), ticket, account).await
+        }
+        Route::OpenAi(OpenAi::Call(operation)) => {
+            let asked = Asked::OpenAi(operation);
+            generate(host, &caller, &snapshot, asked, (&head, body), ticket, account).await
+        }
+        Route::OpenAi(OpenAi::Models) => Ok(openai::models(&snapshot)),
+        Route::OpenAi(OpenAi::Model(id)) => openai::model(&snapshot, &id),
         Route::Document(document) => documents::answer(host, &snapshot, &document),
         Route::Healthz => Ok(documents::healthz()),
         Route::Readyz => documents::readyz(host),
@@ -70,7 +86,7 @@ async fn answer(
 
 /// The data path over REST: receive → decode → [`call`] → encode.
 async fn infer(
-    host: &Host,
+    host: &Arc<Host>,
     caller: &authenticate::Caller,
     called: Called,
     head: &http::request::Parts,
@@ -94,7 +110,56 @@ async fn infer(
     })
 }
 
-/// What every protocol does with the tensors it decoded: admit → acquire → call.
+/// What a protocol is asked for that may answer with a stream.
+enum Asked {
+    /// The path names the model.
+    Generate { called: Called, stream: bool },
+    /// The body names it.
+    OpenAi(Operation),
+}
+
+/// The data path of the protocols that speak of texts: the same, but that the version is known only when
+/// the body has been read, and that the answer may begin before the call has ended.
+async fn generate(
+    host: &Arc<Host>,
+    caller: &authenticate::Caller,
+    snapshot: &Snapshot,
+    asked: Asked,
+    (head, body): (&http::request::Parts, RequestBody),
+    ticket: u64,
+    account: &mut Account,
+) -> Result<Response<Body>, Error> {
+    let limits = host.admission().limits();
+    let mut receiving = host.admission().receive(caller, head)?;
+    let decoding = decode::fields(head, body, &mut receiving, limits);
+    let fields = Account::time(&mut account.stages.decode, decoding).await?;
+    let request = match asked {
+        Asked::Generate { called, stream } => generation::decode(called, &fields, stream, limits)?,
+        Asked::OpenAi(operation) => {
+            let (id, now_s) = (account.id.as_str(), SystemClock.now_ms() / 1000);
+            let context = openai::Context { snapshot, ticket, id, now_s };
+            openai::decode(operation, &fields, &context)?
+        }
+    };
+    drop(fields);
+    let Decoded { called, inputs, answer } = request;
+    account.called(&called);
+    host.ledger().called(&caller.tenant, &called.version.model);
+
+    let (ready, permit) = acquired(host, &called, inputs, receiving, account).await?;
+    match answer {
+        Answer::Whole(encode) => {
+            let outputs = answered(host, ready, account).await?;
+            account.encode(|| encode::document(encode, &outputs, permit))
+        }
+        Answer::Stream(events) => {
+            let (deployment, call) = ready;
+            stream::begin(host, deployment, call, permit, events, account).await
+        }
+    }
+}
+
+/// What a protocol of tensors does with those it decoded: admit → acquire → call.
 pub(crate) async fn call(
     host: &Host,
     called: &Called,
@@ -102,26 +167,43 @@ pub(crate) async fn call(
     receiving: Receiving,
     account: &mut Account,
 ) -> Result<(Vec<NamedTensor>, Permit), Error> {
-    let version = &called.version;
-    host.unloaded().check(&version.model)?;
-    account.batch(version.record.signature.rows(&inputs));
+    let (ready, permit) = acquired(host, called, inputs, receiving, account).await?;
+    Ok((answered(host, ready, account).await?, permit))
+}
+
+/// admit → acquire: a call that is ready to run, and the permit for it.
+async fn acquired(
+    host: &Host,
+    called: &Called,
+    inputs: Vec<NamedTensor>,
+    receiving: Receiving,
+    account: &mut Account,
+) -> Result<((Arc<Deployment>, Call), Permit), Error> {
+    host.unloaded().check(&called.version.model)?;
+    account.batch(called.version.record.signature.rows(&inputs));
     let permit = host.admission().admit(receiving)?;
     let deadline = permit.deadline();
-
-    let loading = host.deployments().get(version, deadline);
+    let loading = host.deployments().get(&called.version, deadline);
     let deployment = Account::time(&mut account.stages.load, loading).await?;
     deployment.check_quarantine()?;
     shed::pass(called, &deployment, host.admission().limits(), permit.left())?;
     let acquiring = deployment.pool().acquire(deadline);
     let lease = Account::time(&mut account.stages.acquire, acquiring).await?;
     account.leased(&lease);
+    let (version, request) = (Arc::clone(&called.version), account.id.clone());
+    let call = Call { lease, inputs, version, request, deadline, emitter: None };
+    Ok(((deployment, call), permit))
+}
 
-    let (version, id) = (Arc::clone(version), account.id.clone());
-    let call = Call { lease, inputs, version, request: id, deadline };
+/// call: what a version answers.
+async fn answered(
+    host: &Host,
+    (deployment, call): (Arc<Deployment>, Call),
+    account: &mut Account,
+) -> Result<Vec<NamedTensor>, Error> {
     let answer = deployment.answer(call, host.background()).await;
     account.answered(&answer);
-    let outputs = answer.outcome.map_err(|error| encode::call_failed(error, answer.met.refused))?;
-    Ok((outputs, permit))
+    answer.outcome.map_err(|error| encode::call_failed(error, answer.met.refused))
 }
 
 /// What a drain came to.

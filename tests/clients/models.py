@@ -7,7 +7,8 @@ import pathlib
 import numpy as np
 
 FOLDER = pathlib.Path(os.environ["MODELET_MODELS"])
-ADDRESS = os.environ["MODELET_SERVER"].removeprefix("http://")
+URL = os.environ["MODELET_SERVER"]
+ADDRESS = URL.removeprefix("http://")
 
 # How far an answer may be from the bare engine's.
 TOLERANCE = 1e-4

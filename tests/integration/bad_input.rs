@@ -182,7 +182,7 @@ fn every_route_names_its_methods_to_who_uses_another() {
     }
     let answer = server.get("/api/v1/nope");
     assert!(answer.error(404).contains("/api/v1/nope"));
-    assert!(answer.json()["remedy"].as_str().unwrap().contains("models"));
+    assert!(answer.json()["remedy"].as_str().unwrap().contains("/api/v1/openapi.json"));
     let metrics = server.metrics();
     let count = |outcome: &str, times: usize| {
         let line = format!(

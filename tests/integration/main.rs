@@ -5,6 +5,7 @@ mod guests;
 mod harness;
 mod wire;
 
+mod authors;
 mod bad_input;
 mod blobs;
 mod clients;
@@ -21,8 +22,10 @@ mod lifecycle;
 mod limits;
 mod memory;
 mod neighbours;
+mod openai;
 mod overload;
 mod path;
 mod pools;
 mod storage;
+mod streams;
 mod telemetry;

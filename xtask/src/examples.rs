@@ -2,11 +2,12 @@
 //! and sound.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::guests::{self, EXAMPLES};
+use crate::guests::{self, EXAMPLES, TEST_GUESTS};
 use crate::process::{self, workspace};
 use crate::setup::Ready;
 
@@ -17,12 +18,19 @@ const SECOND: &str = "modelet-int8.toml";
 pub(crate) fn publish(ready: &Ready, url: &str) -> Result<()> {
     let examples = workspace().join("examples");
     let packages = EXAMPLES.iter().map(|example| examples.join(example));
-    for package in packages.chain([examples.join("embedding").join(SECOND)]) {
-        let mut publish = guests::modelet(ready);
-        publish.args(["publish", "--server", url, "--package"]).arg(package);
-        process::run(&mut publish)?;
-    }
-    Ok(())
+    let mut packages = packages.chain([examples.join("embedding").join(SECOND)]);
+    packages.try_for_each(|package| publish_package(ready, url, &package))
+}
+
+/// Publishes the models that only tests call.
+pub(crate) fn publish_test_guests(ready: &Ready, url: &str) -> Result<()> {
+    let examples = workspace().join("examples");
+    TEST_GUESTS.iter().try_for_each(|guest| publish_package(ready, url, &examples.join(guest)))
+}
+
+fn publish_package(ready: &Ready, url: &str, package: &Path) -> Result<()> {
+    let mut publish = guests::modelet(ready);
+    process::run(publish.args(["publish", "--server", url, "--package"]).arg(package))
 }
 
 /// Calls each of them and prints what it answered.

@@ -13,6 +13,9 @@ use crate::setup::Ready;
 pub(crate) const EXAMPLES: [&str; 4] =
     ["embedding", "image-classifier", "recommender", "voice-activity"];
 
+/// Models that only tests call, there too.
+pub(crate) const TEST_GUESTS: [&str; 1] = ["guests/parrot"];
+
 /// What rustup's target for WebAssembly spares.
 const TARGET: &str = "wasm32-unknown-unknown";
 
@@ -47,9 +50,9 @@ pub(crate) fn provide_toolchain() -> Result<()> {
     machine::provide(&WEB_RUST)
 }
 
-/// Compiles all examples; the `modelet` command is there.
+/// Compiles all examples and the tests' models; the `modelet` command is there.
 pub(crate) fn build(ready: &Ready) -> Result<()> {
-    EXAMPLES.iter().try_for_each(|example| {
+    EXAMPLES.iter().chain(&TEST_GUESTS).try_for_each(|example| {
         let mut build = modelet(ready);
         process::run(build.arg("build").arg(workspace().join("examples").join(example)))
     })

@@ -70,6 +70,7 @@ fn against_a_server(ready: &Ready) -> Result<()> {
     let server = Server::start(ready, "127.0.0.1:0", data_dir.path())?;
     demo::publish(ready, &server.url)?;
     examples::publish(ready, &server.url)?;
+    examples::publish_test_guests(ready, &server.url)?;
     run_examples(ready, &server.url)?;
     let mut clients = ready.command(&ready.python);
     clients.current_dir(workspace().join("tests")).env("MODELET_SERVER", &server.url);

@@ -26,6 +26,7 @@ const NOT_WATCHED: [&str; 2] = ["target", ".git"];
 
 /// The server of one `modelet dev`, stopped with it.
 struct Server {
+    /// Its process; it stops by itself when the pipe to its standard input closes.
     child: Child,
     url: String,
 }
@@ -122,8 +123,10 @@ impl Server {
         }
         let mut command = Command::new(paths::this_program()?);
         command.args(["serve", "--listen", &args.listen.to_string(), "--data-dir"]).arg(data);
+        // However this process ends, the system closes its end of the pipe, and nobody else has it.
         let mut child = command
-            .stdin(Stdio::null())
+            .arg("--until-stdin-ends")
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .map_err(|error| failed(format!("no server can be started: {error}")))?;
@@ -141,7 +144,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by the same signal as this command.
+        // It may have ended by the same signal as this command, or has seen the pipe close.
         let _ = self.child.kill().and_then(|()| self.child.wait().map(drop));
     }
 }

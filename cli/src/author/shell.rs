@@ -1,16 +1,24 @@
 //! `modelet completions` and `modelet man`: the command line described for shells and for `man`.
 
-use clap::CommandFactory as _;
+use clap::{Args as _, Command, CommandFactory as _};
 
-use crate::args::{Cli, CompletionsArgs};
+use crate::args::{Cli, CompletionsArgs, Global};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::out::Out;
 
 pub(crate) fn completions(args: &CompletionsArgs, out: &Out) -> Result<(), Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "modelet", &mut script);
+    clap_complete::generate(args.shell, &mut shown(), "modelet", &mut script);
     printed(script, out)
+}
+
+/// The command line without its hidden commands, which the scripts would offer like all others.
+fn shown() -> Command {
+    let all = Cli::command();
+    let shown = all.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
+    let bare = Command::new("modelet").version(env!("CARGO_PKG_VERSION"));
+    Global::augment_args(bare).subcommands(shown)
 }
 
 pub(crate) fn man(out: &Out) -> Result<(), Failure> {

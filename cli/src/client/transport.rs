@@ -7,7 +7,7 @@ use serde_json::Value;
 use ureq::http::{self, HeaderMap, StatusCode, Uri};
 use ureq::{Agent, SendBody};
 
-use crate::body::{Body, FileError};
+use crate::body::{Body, Doing, FileError};
 use crate::exit::Exit;
 use crate::failure::Failure;
 
@@ -181,7 +181,7 @@ impl Transport {
         if body.length() >= EXPECT_FROM_BYTES {
             head = head.header("expect", "100-continue");
         }
-        body.show_progress();
+        body.show_progress(Doing::Sending);
         self.run(head.body(SendBody::from_reader(&mut body)), timeout)
     }
 

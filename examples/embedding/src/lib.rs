@@ -40,18 +40,22 @@ impl Embedding {
     }
 
     #[output("embedding", [-1, 384])]
-    fn infer(&mut self, #[input([-1])] text: Tensor<String>) -> Result<Tensor<f32>> {
+    #[output("tokens", [-1])]
+    fn infer(&mut self, #[input([-1])] text: Tensor<String>) -> Result<(Tensor<f32>, Tensor<i64>)> {
         if text.is_empty() {
             return Err(text.error("there is no text"));
         }
         let tokens = Tokens::of(&self.tokenizer, text.data())?;
         let run = self.graph.run().input("input_ids", &tokens.ids);
         let run = run.input("attention_mask", &tokens.mask);
-        if !self.takes_mean {
-            return run.compute()?.take("embedding");
-        }
-        let mut outputs = run.input("token_type_ids", &tokens.types).compute()?;
-        mean(&outputs.take("last_hidden_state")?, &tokens.mask)
+        let vectors = match self.takes_mean {
+            false => run.compute()?.take("embedding")?,
+            true => {
+                let mut outputs = run.input("token_type_ids", &tokens.types).compute()?;
+                mean(&outputs.take("last_hidden_state")?, &tokens.mask)?
+            }
+        };
+        Ok((vectors, tokens.counts()))
     }
 }
 
@@ -98,6 +102,13 @@ impl Tokens {
             mask: tensor(tokenizers::Encoding::get_attention_mask)?,
             types: tensor(tokenizers::Encoding::get_type_ids)?,
         })
+    }
+
+    /// How many tokens each text has, without padding.
+    pub fn counts(&self) -> Tensor<i64> {
+        let length = self.mask.shape().get(1).copied().unwrap_or(0);
+        let masks = self.mask.data().chunks(length.max(1));
+        Tensor::vector(masks.map(|mask| mask.iter().sum()).collect())
     }
 }
 

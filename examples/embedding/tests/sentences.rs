@@ -36,4 +36,5 @@ fn shorter_texts_are_padded_and_the_padding_is_masked() {
     assert_eq!(tokens.ids.row(0).unwrap(), [101, 1037, 2158, 2003, 5983, 2833, 1012, 102]);
     assert_eq!(tokens.ids.row(1).unwrap(), [101, 7632, 102, 0, 0, 0, 0, 0]);
     assert_eq!(tokens.mask.row(1).unwrap(), [1, 1, 1, 0, 0, 0, 0, 0]);
+    assert_eq!(tokens.counts().data(), [8, 3]);
 }

@@ -5,7 +5,7 @@ use modelet_host::tensor::Datatype;
 use super::Seed;
 
 pub(super) fn seeds() -> Vec<Seed> {
-    [requests(), typed_requests(), raw_requests(), tensors(), paths()].concat()
+    [requests(), typed_requests(), raw_requests(), tensors(), paths(), texts()].concat()
 }
 
 fn text(target: &'static str, seeds: &[(&str, &str)]) -> Vec<Seed> {
@@ -115,6 +115,59 @@ fn tensors() -> Vec<Seed> {
     seeds
 }
 
+/// What is asked for, and a body.
+fn texts() -> Vec<Seed> {
+    let all = r#"{"model":"m","messages":[{"role":"developer","content":"a"},{"role":"user","content":[{"type":"text","text":"b"}]},{"role":"assistant","content":null}],"temperature":1,"top_p":0.5,"top_k":3,"frequency_penalty":-1,"presence_penalty":1,"repetition_penalty":1.5,"seed":-7,"max_tokens":9,"max_completion_tokens":5,"stop":["x","y"],"n":1,"tools":[],"response_format":{"type":"text"},"stream":true,"stream_options":{"include_usage":true},"unknown":[1]}"#;
+    text(
+        "texts",
+        &[
+            ("ok-chat", &format!("chat\n{all}")),
+            ("ok-chat-whole", "chat\n{\"model\":\"m@1\",\"messages\":[{\"role\":\"user\"}]}"),
+            (
+                "ok-chat-completion",
+                "chat completions\n{\"model\":\"m\",\"prompt\":[\"a\"],\"stop\":\"b\"}",
+            ),
+            (
+                "ok-completion",
+                "completions\n{\"model\":\"m@live\",\"prompt\":\"\\u00e9\",\"stream\":true}",
+            ),
+            (
+                "ok-embedding",
+                "embeddings\n{\"model\":\"m\",\"input\":\"a\",\"encoding_format\":\"base64\"}",
+            ),
+            (
+                "ok-embeddings",
+                "embeddings\n{\"model\":\"m\",\"input\":[\"a\",\"\"],\"dimensions\":4}",
+            ),
+            (
+                "ok-generate",
+                "generate\n{\"text_input\":\"a\",\"id\":\"7\",\"parameters\":{\"top_p\":1}}",
+            ),
+            ("ok-by-name", "plain\n{\"x\":[[1,2],[3,4]],\"name\":[\"a\",\"b\"]}"),
+            ("ok-one-by-name", "plain\n{\"x\":[1,2],\"name\":\"a\",\"parameters\":{}}"),
+            ("no-model", "chat\n{\"model\":\"n\",\"messages\":[{\"role\":\"user\"}]}"),
+            (
+                "no-role",
+                "chat\n{\"model\":\"m\",\"messages\":[{\"role\":\"robot\",\"content\":\"a\"}]}",
+            ),
+            (
+                "no-picture",
+                "chat\n{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\"}]}]}",
+            ),
+            (
+                "no-tools",
+                "chat\n{\"model\":\"m\",\"messages\":[{\"role\":\"user\"}],\"tools\":[{}]}",
+            ),
+            ("no-tokens", "embeddings\n{\"model\":\"m\",\"input\":[[1,2],[3]]}"),
+            ("no-range", "completions\n{\"model\":\"m\",\"prompt\":\"a\",\"temperature\":3}"),
+            ("no-several", "completions\n{\"model\":\"m\",\"prompt\":\"a\",\"n\":2}"),
+            ("no-shape", "plain\n{\"x\":[[1,2,3]],\"name\":\"a\"}"),
+            ("no-such-input", "plain\n{\"z\":1}"),
+            ("no-object", "chat\n[]"),
+        ],
+    )
+}
+
 fn paths() -> Vec<Seed> {
     text(
         "names",
@@ -122,6 +175,11 @@ fn paths() -> Vec<Seed> {
             ("ok-infer", "POST\n/v2/models/m/infer"),
             ("ok-infer-version", "POST\n/v2/models/m/versions/1/infer"),
             ("ok-infer-alias", "POST\n/v2/models/m/versions/live/infer/"),
+            ("ok-generate", "POST\n/v2/models/m/generate"),
+            ("ok-generate-stream", "POST\n/v2/models/m/versions/1/generate_stream"),
+            ("ok-openai-chat", "POST\n/v1/chat/completions"),
+            ("ok-openai-model", "GET\n/openai/v1/models/m@live"),
+            ("no-openai-route", "GET\n/v1/files"),
             ("ok-escaped", "GET\n/v2/models/%6d/ready"),
             ("ok-metadata", "GET\n/v2/models/m"),
             ("ok-models", "HEAD\n/v2/models"),

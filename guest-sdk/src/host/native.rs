@@ -59,6 +59,19 @@ impl Handle {
     pub(crate) fn share(&self) -> Self {
         self.clone()
     }
+
+    pub(crate) fn rows(&self, start: usize, count: usize) -> Result<Self> {
+        let rows = self.shape.first().copied().unwrap_or(0);
+        let row = self.data.len().checked_div(rows).unwrap_or(0);
+        let data = self.data.get(start * row..(start + count) * row);
+        let data = data.ok_or_else(|| {
+            Error::failed(format!(
+                "rows {start} to {start} + {count} reach past the {rows} there are"
+            ))
+        })?;
+        let shape = std::iter::once(count).chain(self.shape.iter().skip(1).copied()).collect();
+        Ok(Self { shape, data: data.into(), ..self.clone() })
+    }
 }
 
 /// What runs in place of an engine.
@@ -96,6 +109,10 @@ pub(crate) struct Surroundings {
     pub(crate) settings: BTreeMap<String, String>,
     pub(crate) graphs: BTreeMap<String, Rc<dyn Engine>>,
     pub(crate) lines: RefCell<Vec<(Level, String)>>,
+    /// Whether the caller asked for a stream.
+    pub(crate) streamed: bool,
+    /// The partial answers so far.
+    pub(crate) emitted: RefCell<Vec<Vec<(String, Handle)>>>,
 }
 
 thread_local! {
@@ -125,4 +142,16 @@ pub(crate) fn setting(key: &str) -> Option<String> {
 
 pub(crate) fn log(level: Level, message: &str) {
     with(|host| host.lines.borrow_mut().push((level, message.to_owned())));
+}
+
+pub(crate) fn is_streamed() -> bool {
+    with(|host| host.streamed)
+}
+
+pub(crate) fn emit(outputs: Vec<(String, Handle)>) -> Result<()> {
+    if !is_streamed() {
+        return Err(Error::failed("the caller asked for no stream"));
+    }
+    with(|host| host.emitted.borrow_mut().push(outputs));
+    Ok(())
 }

@@ -50,6 +50,12 @@ impl Handle {
     pub(crate) fn share(&self) -> Self {
         Self(imports::tensors::share(&self.0))
     }
+
+    /// A handle to some of the rows of axis 0, which stay where they are.
+    pub(crate) fn rows(&self, start: usize, count: usize) -> Result<Self> {
+        let rows = imports::tensors::rows(&self.0, u32::try_from(start)?, u32::try_from(count)?);
+        rows.map(Self).map_err(|problem| Error::failed(problem.message))
+    }
 }
 
 /// A graph made ready to compute.
@@ -103,6 +109,22 @@ pub(crate) fn log(level: Level, message: &str) {
         Level::Error => Wit::Error,
     };
     imports::log::write(level, message);
+}
+
+pub(crate) fn is_streamed() -> bool {
+    imports::reply::is_streamed()
+}
+
+/// Sends a partial answer, and waits while the caller does not keep up.
+pub(crate) fn emit(outputs: Vec<(String, Handle)>) -> Result<()> {
+    let outputs = outputs.into_iter().map(|(name, handle)| (name, handle.0)).collect();
+    imports::reply::emit(outputs).map_err(|problem| {
+        let error = Error::failed(problem.message);
+        match problem.tensor {
+            Some(tensor) => error.about(tensor),
+            None => error,
+        }
+    })
 }
 
 /// Both ways between the datatypes of the contract and of this crate.

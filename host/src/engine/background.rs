@@ -101,6 +101,13 @@ impl Drop for Background {
     }
 }
 
+/// Runs a call by itself, however slowly somebody asks how it goes. Dropping the future ends it.
+pub fn detach<T: Send + 'static>(
+    call: impl Future<Output = T> + Send + 'static,
+) -> impl Future<Output = T> + Send + 'static {
+    Moved(tokio::spawn(call)).output()
+}
+
 /// A call in the background; it ends when this is dropped.
 struct Moved<T>(JoinHandle<T>);
 
@@ -148,6 +155,21 @@ mod tests {
         assert_eq!(background.finish(long, &turns, false).await, 3);
         let known = background.finish(async { thread() }, &Turns::default(), true).await;
         assert_eq!(known, "background");
+    }
+
+    #[tokio::test]
+    async fn a_detached_call_goes_on_unasked_and_ends_when_nobody_can_ask() {
+        let (done, ended) = tokio::sync::oneshot::channel();
+        let call = detach(async move { done.send(()) });
+        ended.await.unwrap();
+        assert_eq!(call.await, Ok(()));
+        let (alive, dropped) = tokio::sync::oneshot::channel::<()>();
+        let call = detach(async move {
+            let _alive = alive;
+            std::future::pending::<()>().await;
+        });
+        drop(call);
+        assert!(dropped.await.is_err());
     }
 
     #[tokio::test]

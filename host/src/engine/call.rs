@@ -14,6 +14,7 @@ use wasmtime::component::Resource;
 use super::contract::types::{self, Description, Failure};
 use super::instance::{Guest, Instance, StartError, Starter};
 use super::pool::Lease;
+use super::stream::Emitter;
 use crate::checks::Check;
 use crate::ledger::Bucket;
 use crate::limit::Limit;
@@ -69,6 +70,8 @@ pub struct Call {
     pub request: String,
     /// When the answer is due.
     pub deadline: Instant,
+    /// Where partial answers go, if the caller asked for a stream.
+    pub emitter: Option<Emitter>,
 }
 
 /// What a call came to.
@@ -102,7 +105,8 @@ impl Call {
 
     async fn infer(&mut self) -> Result<Vec<NamedTensor>, CallError> {
         let instance = self.lease.instance();
-        instance.store.data_mut().begin_call(std::mem::take(&mut self.request));
+        let request = std::mem::take(&mut self.request);
+        instance.store.data_mut().begin_call(request, self.emitter.take());
         let handles = give(instance, std::mem::take(&mut self.inputs))?;
         let answering = poll_guest(instance, &handles);
         let answer = match tokio::time::timeout_at(self.deadline, answering).await {

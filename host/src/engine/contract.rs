@@ -12,6 +12,7 @@ pub mod standard {
         world: "modelet:model/model",
         imports: {
             "wasi:nn/inference@0.2.0-rc-2024-10-28.[method]graph-execution-context.compute": async | trappable,
+            "modelet:model/reply@0.1.0.emit": async | trappable,
             default: trappable,
         },
         exports: { default: async },
@@ -36,6 +37,7 @@ pub mod own {
         world: "modelet:model/model-own",
         imports: {
             "modelet:nn/inference@0.1.0.[method]graph-execution-context.compute": async | trappable,
+            "modelet:model/reply-own@0.1.0.emit": async | trappable,
             default: trappable,
         },
         exports: { default: async },

@@ -15,6 +15,7 @@ pub mod memory;
 pub mod pace;
 pub mod pool;
 pub mod state;
+pub mod stream;
 pub mod world;
 
 use std::num::NonZeroUsize;

@@ -10,6 +10,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use super::background::Turns;
 use super::call::LimitsMet;
 use super::memory::{MemoryLimiter, Refusal};
+use super::stream::Emitter;
 use crate::config::{GuestSettings, KeyValues};
 use crate::limit::Limit;
 use crate::names::{AssetName, ModelName, VersionName};
@@ -54,6 +55,8 @@ impl VersionContext {
 pub struct CallScope {
     /// The request it answers, for its log lines.
     pub request: String,
+    /// Where partial answers go, if the caller asked for a stream.
+    emitter: Option<Arc<Emitter>>,
     /// Bytes of log lines written.
     logged: u64,
     /// Lines that found no room.
@@ -115,9 +118,10 @@ impl GuestState {
         }
     }
 
-    /// Begins a call on behalf of a request.
-    pub(crate) fn begin_call(&mut self, request: String) {
-        self.scope = CallScope { request, ..CallScope::default() };
+    /// Begins a call on behalf of a request, whose caller may have asked for a stream.
+    pub(crate) fn begin_call(&mut self, request: String, emitter: Option<Emitter>) {
+        let emitter = emitter.map(Arc::new);
+        self.scope = CallScope { request, emitter, ..CallScope::default() };
         self.limiter.begin_call();
         self.turns.reset();
     }
@@ -134,8 +138,14 @@ impl GuestState {
         self.held_bytes > self.tensor_limit / 2 || self.table.iter_mut().nth(half).is_some()
     }
 
-    /// Ends a call; says how many log lines found no room, if any did.
+    /// Where partial answers of the call go, if its caller asked for a stream.
+    pub(crate) fn emitter(&self) -> Option<Arc<Emitter>> {
+        self.scope.emitter.clone()
+    }
+
+    /// Ends a call and its stream; says how many log lines found no room, if any did.
     pub(crate) fn end_call(&mut self) {
+        self.scope.emitter = None;
         if self.scope.unlogged > 0 {
             tracing::warn!(
                 model = %self.version.model,

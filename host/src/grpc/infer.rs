@@ -71,7 +71,7 @@ impl Call {
             version => Target::Named(version.to_owned()),
         };
         let called = locate(&snapshot, &message.model_name, &target, ticket)?;
-        account.found(&called);
+        account.called(&called);
         self.host.ledger().called(&self.caller.tenant, &called.version.model);
         if let Some(deployment) = self.host.deployments().find(&called.version) {
             shed::pass(&called, &deployment, self.host.admission().limits(), room.left())?;

@@ -192,7 +192,7 @@ fn service(
         let (host, exchange) = (Arc::clone(&host), connection.begin(request.version()));
         async move {
             let mut response = server::respond(&host, request).await;
-            exchange.answer(Instant::now());
+            exchange.answer(response.body().made_by().unwrap_or_else(Instant::now));
             response.body_mut().ends(exchange);
             Ok(response)
         }

@@ -102,6 +102,8 @@ pub struct Account {
     telemetry: Arc<Telemetry>,
     called: Option<(Called, Arc<VersionMetrics>)>,
     metrics: Arc<Metrics>,
+    /// Whether the rest is accounted elsewhere, when a stream has ended.
+    handed_over: bool,
     finished: bool,
 }
 
@@ -120,6 +122,7 @@ impl Account {
             route: "none",
             called: None,
             metrics: Arc::clone(host.metrics()),
+            handed_over: false,
             finished: false,
         }
     }
@@ -132,8 +135,8 @@ impl Account {
     /// The request found its route.
     pub fn routed(&mut self, route: &Route) {
         self.labelled(route.label());
-        if let Route::Infer(called) = route {
-            self.found(called);
+        if let Route::Infer(called) | Route::Generate(called, _) = route {
+            self.called(called);
         }
     }
 
@@ -142,8 +145,8 @@ impl Account {
         self.route = label;
     }
 
-    /// The request is a call of this version.
-    pub fn found(&mut self, called: &Called) {
+    /// The request found the version it goes to.
+    pub fn called(&mut self, called: &Called) {
         let metrics = self.metrics.version(&called.version.model, &called.version.name);
         self.called = Some((called.clone(), metrics));
     }
@@ -192,10 +195,13 @@ impl Account {
 
     /// Closes the account with the response, which gets the headers every answer carries.
     pub fn finish(mut self, result: Result<Response<Body>, Error>) -> Response<Body> {
+        self.finished = true;
         let mut response = result.unwrap_or_else(|error| self.protocol.refuse(&error));
         // Management routes answer with encoded errors: each brings along the error it was made from.
         let refusal = response.extensions_mut().remove::<Error>();
-        self.close(refusal.as_ref());
+        if !self.handed_over {
+            self.settle(refusal.as_ref());
+        }
         let headers = response.headers_mut();
         if let Ok(id) = HeaderValue::from_str(&self.id) {
             headers.insert(REQUEST_ID, id);
@@ -214,14 +220,33 @@ impl Account {
         response
     }
 
-    /// Closes the account of a request that is one of several in a stream.
-    pub fn close(&mut self, refusal: Option<&Error>) {
+    /// The account of what is still to come of an answer whose head goes out now.
+    pub fn hand_over(&mut self) -> Self {
+        self.handed_over = true;
+        Self {
+            id: self.id.clone(),
+            called: self.called.clone(),
+            metrics: Arc::clone(&self.metrics),
+            tracing: Arc::clone(&self.tracing),
+            telemetry: Arc::clone(&self.telemetry),
+            handed_over: false,
+            finished: false,
+            ..*self
+        }
+    }
+
+    /// Closes the account of an answer whose head has gone out, or that is one of several in a stream.
+    pub fn close(&mut self, error: Option<&Error>) {
         self.finished = true;
-        if let Some(error) = refusal {
+        self.settle(error);
+    }
+
+    fn settle(&self, error: Option<&Error>) {
+        if let Some(error) = error {
             self.log(error);
             error.limit().into_iter().for_each(|limit| self.met(limit));
         }
-        self.record(refusal.map(Error::kind));
+        self.record(error.map(Error::kind));
     }
 
     fn record(&self, outcome: Option<Kind>) {
@@ -344,7 +369,7 @@ impl Account {
 
 impl Drop for Account {
     fn drop(&mut self) {
-        if !self.finished {
+        if !self.finished && !self.handed_over {
             tracing::debug!(id = self.id, route = self.route, "the caller left before its answer");
             self.record(Some(Kind::ClientGone));
         }

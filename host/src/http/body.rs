@@ -26,6 +26,8 @@ pub struct Body {
     /// What follows the last byte.
     trailers: Option<HeaderMap>,
     held: Held,
+    /// When all of it will have been made at the latest, where that is later than its beginning.
+    made_by: Option<Instant>,
 }
 
 enum Content {
@@ -60,12 +62,24 @@ impl Body {
     /// A body of whole buffers, written one after the other without a copy.
     pub fn parts(parts: impl IntoIterator<Item = Bytes>) -> Self {
         let parts = parts.into_iter().filter(|part| !part.is_empty()).collect();
-        Self { content: Content::Parts(parts), trailers: None, held: Held::default() }
+        let content = Content::Parts(parts);
+        Self { content, trailers: None, held: Held::default(), made_by: None }
     }
 
     /// A body that comes as it is made.
     pub fn stream(stream: axum::body::Body) -> Self {
-        Self { content: Content::Stream(stream), trailers: None, held: Held::default() }
+        let content = Content::Stream(stream);
+        Self { content, trailers: None, held: Held::default(), made_by: None }
+    }
+
+    /// A body that comes as a call goes on, which ends by a deadline.
+    pub fn live(stream: axum::body::Body, deadline: Instant) -> Self {
+        Self { made_by: Some(deadline), ..Self::stream(stream) }
+    }
+
+    /// From when on its reader is waited for alone.
+    pub fn made_by(&self) -> Option<Instant> {
+        self.made_by
     }
 
     /// Sends these after the last byte.

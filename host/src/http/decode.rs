@@ -11,6 +11,7 @@ use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 
 use super::admit::{Receiving, body_too_large, content_length};
+use super::fields::Fields;
 use super::inflate;
 use super::oip::{self, DecodeErrorKind, DecodeLimits, InferRequest, JSON_LENGTH_HEADER};
 use super::request_body::RequestBody;
@@ -103,8 +104,31 @@ pub(crate) async fn inflated(
     Ok(body)
 }
 
-/// The codecs' limits as configured.
-pub(crate) fn decode_limits(limits: &Limits) -> DecodeLimits {
+/// Reads a JSON object whose fields a protocol reads one by one.
+///
+/// # Errors
+/// When the body is too long, too slow or cut short, or is no object.
+pub async fn fields(
+    head: &Parts,
+    body: RequestBody,
+    room: &mut Receiving,
+    limits: &Limits,
+) -> Result<Fields, Error> {
+    let coding = inflate::coding(&head.headers)?;
+    let mut body = read(body, content_length(head)?, 0, room, limits).await?;
+    if let Some(coding) = coding {
+        body = inflated(body, coding, 0, room, limits.request_body_bytes).await?;
+    }
+    room.reserve((body.len() as u64).saturating_mul(PARSED_PER_BYTE))?;
+    out_of_the_way(body.len(), || Fields::read(&body))
+}
+
+/// Bytes that one of a JSON body may take when it is parsed: an element of a list is two characters at
+/// least, and then some forty bytes.
+const PARSED_PER_BYTE: u64 = 24;
+
+/// The limits of the codec.
+pub fn decode_limits(limits: &Limits) -> DecodeLimits {
     DecodeLimits {
         json_depth: limits.json_depth as usize,
         tensor_elements: usize::try_from(limits.tensor_elements).unwrap_or(usize::MAX),
@@ -115,8 +139,8 @@ pub(crate) fn decode_limits(limits: &Limits) -> DecodeLimits {
     }
 }
 
-/// What a caller is told of a request that a codec refuses.
-pub(crate) fn decode_error(error: oip::DecodeError) -> Error {
+/// What the codec refuses, as an error of the pipeline.
+pub fn decode_error(error: oip::DecodeError) -> Error {
     let kind = match error.kind() {
         DecodeErrorKind::BadRequest => Kind::BadRequest,
         DecodeErrorKind::TooLarge => Kind::TooLarge,

@@ -12,6 +12,7 @@ use super::body::Body;
 use super::decode::out_of_the_way;
 use super::oip::{self, Answer, EncodeErrorKind, JSON_LENGTH_HEADER, RequestedOutputs};
 use super::route::Called;
+use super::stream::Whole;
 use crate::engine::call::CallError;
 use crate::engine::deployment::LoadError;
 use crate::engine::instance::StartError;
@@ -60,6 +61,29 @@ pub fn infer(
     Ok(response)
 }
 
+/// The answer to a request that is answered with one JSON document. Room is held as for [`infer`].
+///
+/// # Errors
+/// What `encode` fails with; [`Kind::Overloaded`] when there is no room for the answer.
+pub fn document(
+    encode: Box<Whole>,
+    outputs: &[NamedTensor],
+    mut permit: Permit,
+) -> Result<Response<Body>, Error> {
+    let bytes: usize = outputs.iter().map(|(_, tensor)| tensor.data().len()).sum();
+    permit.hold((bytes as u64).saturating_mul(JSON_PER_BYTE))?;
+    let document = out_of_the_way(bytes, || encode(outputs))?;
+    permit.hold(document.len() as u64)?;
+    let mut response = Response::new(Body::from(Bytes::from(document)));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.body_mut().hold(permit);
+    Ok(response)
+}
+
+/// Bytes that one of a tensor may take while it is written as JSON: a number of four bytes is a value
+/// of 32 and up to 12 characters, beside itself.
+const JSON_PER_BYTE: u64 = 12;
+
 /// What a caller is told of an answer that cannot be encoded.
 pub(crate) fn encode_error(error: &oip::EncodeError) -> Error {
     let kind = match error.kind() {
@@ -81,7 +105,12 @@ pub fn json(document: &impl Serialize) -> Response<Body> {
 /// An error: its status, its JSON, and the headers that go with its kind. The error itself goes along
 /// for the account, which takes it out.
 pub fn error(error: &Error) -> Response<Body> {
-    let mut response = json(&error.body());
+    error_with(error, &error.body())
+}
+
+/// An error with the JSON of another protocol.
+pub fn error_with(error: &Error, body: &impl Serialize) -> Response<Body> {
+    let mut response = json(body);
     *response.status_mut() = error.kind().status();
     let headers = response.headers_mut();
     if let Some(wait) = error.wait() {

@@ -116,11 +116,14 @@ fn router(host: Arc<Host>) -> axum::Router {
         .route("/api/v1/efficiency", get(efficiency))
         .route("/api/v1/bill", get(bill))
         .route("/api/v1/config", get(config))
+        .route("/api/v1/openapi.json", get(openapi))
         .fallback(|uri: Uri| async move {
             let error = Error::new(Kind::NotFound, "there is no such management route");
-            Refusal(error.at(excerpt(uri.path())).remedy(
-                "below /api/v1 there are models, blobs, instances, efficiency, bill and config",
-            ))
+            Refusal(
+                error
+                    .at(excerpt(uri.path()))
+                    .remedy("GET /api/v1/openapi.json lists the routes there are"),
+            )
         })
         .method_not_allowed_fallback(|| async {
             Refusal(Error::new(Kind::MethodNotAllowed, "this route does not take that method"))
@@ -534,6 +537,54 @@ async fn bill(State(host): Shared, query: Result<Query<WindowQuery>, QueryReject
     Ok(Json(json!({ "window": window, "bill": bill, "waste": waste })).into_response())
 }
 
+/// What all routes take and give, those of other families too.
+const OPENAPI: &str = include_str!("openapi.json");
+
+async fn openapi() -> Response {
+    ([(CONTENT_TYPE, "application/json")], OPENAPI).into_response()
+}
+
 async fn config(State(host): Shared) -> Answer {
     Ok(Json(json!({ "settings": host.config().settings() })).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use http::Method;
+
+    use super::*;
+    use crate::http::route::route;
+    use crate::registry::Snapshot;
+
+    fn document() -> serde_json::Value {
+        serde_json::from_str(OPENAPI).unwrap()
+    }
+
+    #[test]
+    fn the_openapi_document_lists_the_routes_of_this_router() {
+        let source = include_str!("management.rs");
+        let routes = source.split(".route(").skip(1).map(|rest| rest.split('"').nth(1).unwrap());
+        let routes: BTreeSet<_> = routes.filter(|route| route.starts_with("/api")).collect();
+        let document = document();
+        let documented = document["paths"].as_object().unwrap().keys().map(String::as_str);
+        let documented: BTreeSet<_> = documented.filter(|path| path.starts_with("/api")).collect();
+        assert_eq!(documented, routes);
+    }
+
+    #[test]
+    fn every_other_route_of_the_openapi_document_is_there() {
+        for (path, operations) in document()["paths"].as_object().unwrap() {
+            let path = path.replace("{model}", "m").replace("{version}", "1").replace("{id}", "m");
+            for method in operations.as_object().unwrap().keys() {
+                let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+                match route(&method, &path, &Snapshot::default(), 0) {
+                    Ok(_) => {}
+                    // There is the route, and no model.
+                    Err(error) => assert!(error.text().contains("unknown model"), "{error}"),
+                }
+            }
+        }
+    }
 }

@@ -5,7 +5,7 @@ use http::request::Parts;
 use http::{Response, Version};
 
 use super::body::Body;
-use super::encode;
+use super::{encode, openai};
 use crate::error::Error;
 use crate::grpc::status;
 
@@ -14,6 +14,8 @@ use crate::grpc::status;
 pub enum Protocol {
     /// HTTP with JSON and binary bodies.
     Rest,
+    /// HTTP with JSON in the shape of OpenAI's API.
+    OpenAi,
     /// gRPC: messages over HTTP/2.
     Grpc,
 }
@@ -26,6 +28,7 @@ impl Protocol {
         let subtype = content_type.and_then(|value| value.strip_prefix(b"application/grpc"));
         match subtype {
             Some([] | [b'+' | b';', ..]) if head.version == Version::HTTP_2 => Self::Grpc,
+            _ if openai::error::speaks(head.uri.path()) => Self::OpenAi,
             _ => Self::Rest,
         }
     }
@@ -34,6 +37,7 @@ impl Protocol {
     pub fn refuse(self, error: &Error) -> Response<Body> {
         match self {
             Self::Rest => encode::error(error),
+            Self::OpenAi => openai::error::response(error),
             Self::Grpc => status::refuse(error),
         }
     }

@@ -8,6 +8,7 @@ use http::Method;
 use percent_encoding::percent_decode_str;
 
 use super::control::Control;
+use super::openai::{self, OpenAi};
 use crate::error::{Error, Kind};
 use crate::names::Target;
 use crate::registry::{Model, Snapshot, Version};
@@ -18,6 +19,10 @@ use crate::shared_memory::Shared;
 pub enum Route {
     /// An inference, by the Open Inference Protocol.
     Infer(Called),
+    /// A generation, by Triton's extension; whether its answer is a stream.
+    Generate(Called, bool),
+    /// A route in the shape of OpenAI's API.
+    OpenAi(OpenAi),
     /// A document about the server or a model.
     Document(Document),
     /// The model repository, settings and shared memory.
@@ -78,6 +83,8 @@ impl Route {
     pub fn label(&self) -> &'static str {
         match self {
             Self::Infer(_) => "infer",
+            Self::Generate(..) => "generate",
+            Self::OpenAi(route) => route.label(),
             Self::Document(Document::Live | Document::Ready) => "health",
             Self::Document(Document::Statistics(_)) => "statistics",
             Self::Document(_) => "metadata",
@@ -108,6 +115,9 @@ pub fn route(
         ["readyz"] => read(method, Route::Readyz),
         ["metrics"] => read(method, Route::Metrics),
         ["api", "v1", ..] => Ok(Route::Management),
+        ["v1", rest @ ..] | ["openai", "v1", rest @ ..] => {
+            openai::route(method, rest)?.map(Route::OpenAi).ok_or_else(|| no_route(method, path))
+        }
         ["v2"] => read(method, Route::Document(Document::Server)),
         ["v2", "health", "live"] => read(method, Route::Document(Document::Live)),
         ["v2", "health", "ready"] => read(method, Route::Document(Document::Ready)),
@@ -139,7 +149,10 @@ pub fn route(
                     read(method, Route::Document(Document::Statistics(counted)))
                 }
                 ["infer"] if method == Method::POST => Ok(Route::Infer(called()?)),
-                ["infer"] => Err(not_allowed(method, "POST")),
+                [generate @ ("generate" | "generate_stream")] if method == Method::POST => {
+                    Ok(Route::Generate(called()?, *generate == "generate_stream"))
+                }
+                ["infer" | "generate" | "generate_stream"] => Err(not_allowed(method, "POST")),
                 _ => Err(no_route(method, path)),
             }
         }
@@ -206,7 +219,7 @@ fn split<'a, 'b>(
     segments.get(..count)
 }
 
-fn read(method: &Method, route: Route) -> Result<Route, Error> {
+pub(super) fn read<T>(method: &Method, route: T) -> Result<T, Error> {
     if matches!(*method, Method::GET | Method::HEAD) {
         Ok(route)
     } else {
@@ -260,7 +273,7 @@ pub fn model_named(snapshot: &Snapshot, name: &str) -> Result<Arc<Model>, Error>
     })
 }
 
-fn decoded(segment: &str) -> Result<String, Error> {
+pub(super) fn decoded(segment: &str) -> Result<String, Error> {
     percent_decode_str(segment).decode_utf8().map(std::borrow::Cow::into_owned).map_err(|_| {
         Error::new(Kind::BadRequest, "a name in the path is not UTF-8 when percent-decoded")
     })
@@ -276,7 +289,7 @@ fn no_route(method: &Method, path: &str) -> Error {
         .remedy("models are at /v2/models/{model}/infer, management at /api/v1")
 }
 
-fn not_allowed(method: &Method, allow: &'static str) -> Error {
+pub(super) fn not_allowed(method: &Method, allow: &'static str) -> Error {
     Error::new(Kind::MethodNotAllowed, format!("this route does not take {method}"))
         .remedy(format!("use {allow}"))
         .allow(allow)

@@ -14,6 +14,7 @@ use super::backend::{RunErrorKind, check_inputs};
 use super::graph::Graph;
 use crate::engine::contract::types;
 use crate::engine::state::{GuestState, LogLevel};
+use crate::engine::stream::EmitError;
 use crate::limit::Limit;
 use crate::tensor::{Datatype, NamedTensor, Tensor, total_bytes};
 
@@ -122,6 +123,20 @@ impl GuestState {
             .map(|(name, tensor)| Ok((name, self.give_tensor(tensor)?)))
             .collect::<wasmtime::Result<Vec<_>>>()
             .map(Ok)
+    }
+
+    /// Sends a partial answer, and has the guest wait while its caller does not keep up.
+    async fn send(&mut self, outputs: Vec<NamedTensor>) -> Result<(), types::Problem> {
+        let Some(emitter) = self.emitter() else {
+            return Err(problem("the caller asked for no stream".to_owned()));
+        };
+        emitter.emit(outputs).await.map_err(|error| {
+            if matches!(error, EmitError::TooLarge { .. }) {
+                self.met(Limit::StreamBytes);
+            }
+            let tensor = error.tensor().map(str::to_owned);
+            types::Problem { message: error.to_string(), tensor }
+        })
     }
 
     /// A handle to what a guest made by wasi-nn's constructor, which has no way to refuse but a trap.
@@ -415,12 +430,16 @@ macro_rules! serve_namespace {
             }
 
             impl reply::Host for GuestState {
-                fn emit(
+                fn is_streamed(&mut self) -> wasmtime::Result<bool> {
+                    Ok(self.emitter().is_some())
+                }
+
+                async fn emit(
                     &mut self,
                     outputs: Vec<(String, Resource<Tensor>)>,
                 ) -> wasmtime::Result<Result<(), types::Problem>> {
-                    drop(self.take_named(outputs)?);
-                    Ok(Err(problem("the caller asked for no stream".to_owned())))
+                    let outputs = self.take_named(outputs)?;
+                    Ok(self.send(outputs).await)
                 }
             }
         };

@@ -1,4 +1,5 @@
-//! Licences, bans and sources of all dependencies, by `deny.toml`.
+//! Licences, bans and sources of all dependencies, by `deny.toml`: those of the host and those of the
+//! examples, whose guests are compiled from a lock file of their own.
 //!
 //! Gives the verdict of `cargo deny check licenses bans sources` from what cargo itself says: `cargo
 //! tree` knows which packages are used, `cargo metadata` what they are. Building cargo-deny takes
@@ -10,6 +11,7 @@ mod policy;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
@@ -20,6 +22,9 @@ use crate::setup;
 
 /// How `cargo metadata` spells the one registry that everything comes from.
 const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
+
+/// The folders with a lock file, and the targets that each is compiled for beside those of `deny.toml`.
+const WORKSPACES: &[(&str, &[&str])] = &[(".", &[]), ("examples", &["wasm32-unknown-unknown"])];
 
 /// A package of the dependency graph.
 #[derive(Debug, Clone)]
@@ -39,28 +44,43 @@ pub(super) fn run() -> Result<()> {
     let text =
         fs::read_to_string(workspace().join("deny.toml")).context("cannot read deny.toml")?;
     let policy = Policy::parse(&text).context("deny.toml")?;
-    let packages = packages(&policy)?;
-    let problems = problems(&policy, &packages);
-    println!("    {} packages; licences, bans and sources checked", packages.len());
+    let mut all = Vec::new();
+    let mut found = Vec::new();
+    for (folder, targets) in WORKSPACES {
+        let packages = packages(&policy, folder, targets)
+            .with_context(|| format!("the dependencies of {folder}/Cargo.lock"))?;
+        println!("    {folder}/Cargo.lock: {} packages", packages.len());
+        // One is compiled without the other, so two versions are two only within one of them.
+        let problems = problems(&policy, &packages).into_iter();
+        found.extend(problems.map(|problem| format!("{folder}/Cargo.lock: {problem}")));
+        all.extend(packages);
+    }
+    println!("    licences, bans and sources checked");
     println!("    advisories not checked: their database cannot be fetched here");
-    for unused in policy.unused_skips(&names_and_versions(&packages)) {
+    for unused in policy.unused_skips(&names_and_versions(&all)) {
         println!("    note: deny.toml skips {unused}, which is no duplicate any more");
     }
-    if problems.is_empty() {
+    if found.is_empty() {
         return Ok(());
     }
-    bail!("{} problems\n{}", problems.len(), problems.join("\n"))
+    bail!("{} problems\n{}", found.len(), found.join("\n"))
 }
 
-fn packages(policy: &Policy) -> Result<Vec<Package>> {
+/// The packages that the lock file in this folder leads to.
+fn packages(policy: &Policy, folder: &str, targets: &[&str]) -> Result<Vec<Package>> {
+    let cargo = || -> Result<Command> {
+        let mut cargo = setup::cargo()?;
+        cargo.current_dir(workspace().join(folder));
+        Ok(cargo)
+    };
     let mut used = BTreeSet::new();
-    for target in &policy.targets {
-        let mut tree = setup::cargo()?;
+    for target in policy.targets.iter().map(String::as_str).chain(targets.iter().copied()) {
+        let mut tree = cargo()?;
         tree.args(["tree", "--workspace", "--locked", "--edges", "normal,build,dev"]);
         tree.args(["--prefix", "none", "--format", "{p}", "--target", target]);
         used.extend(read_tree(&String::from_utf8(process::output(&mut tree)?)?));
     }
-    let mut metadata = setup::cargo()?;
+    let mut metadata = cargo()?;
     metadata.args(["metadata", "--format-version", "1", "--locked"]);
     let metadata: Value = serde_json::from_slice(&process::output(&mut metadata)?)?;
     read_packages(&metadata, &used).context("cargo metadata does not have the expected form")
@@ -214,6 +234,17 @@ unknown-git = "deny"
     fn a_member_takes_no_version_whatever() {
         let member = Package { source: None, wildcards: vec!["b".into()], ..package("a", "1.0.0") };
         assert_eq!(found(&[member]), ["a 1.0.0 takes any version of b"]);
+    }
+
+    #[test]
+    fn every_lock_file_of_the_workspaces_is_looked_at() {
+        // Lock files stand where a workspace begins: at the root or a folder below it.
+        let below = fs::read_dir(workspace()).unwrap().map(|entry| entry.unwrap().file_name());
+        let folders = below.map(|name| name.into_string().unwrap()).chain([".".to_owned()]);
+        let locked: BTreeSet<_> = folders
+            .filter(|folder| workspace().join(folder).join("Cargo.lock").is_file())
+            .collect();
+        assert_eq!(locked, WORKSPACES.iter().map(|(folder, _)| (*folder).to_owned()).collect());
     }
 
     #[test]

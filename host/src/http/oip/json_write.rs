@@ -41,6 +41,15 @@ impl<'a> JsonData<'a> {
     }
 }
 
+/// The elements of a tensor as one flat JSON array, for protocols beside this one.
+///
+/// # Errors
+/// Which element JSON cannot express.
+pub fn json_elements(tensor: &Tensor) -> Result<serde_json::Value, String> {
+    let data = JsonData::new(tensor).map_err(|failure| failure.to_string())?;
+    serde_json::to_value(&data).map_err(|error| error.to_string())
+}
+
 impl Serialize for JsonData<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let data = self.0.data();

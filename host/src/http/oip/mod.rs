@@ -25,6 +25,7 @@ mod tests;
 
 pub use error::{DecodeError, DecodeErrorKind, EncodeError, EncodeErrorKind};
 pub use framing::{JSON_LENGTH_HEADER, JsonPart, json_length};
+pub use json_write::json_elements;
 pub use limits::{
     Budget, DEFAULT_MAX_INPUTS, DEFAULT_MAX_JSON_DEPTH, DEFAULT_MAX_OUTPUTS,
     DEFAULT_MAX_PARAMETERS, DEFAULT_MAX_TENSOR_ELEMENTS, DecodeLimits, Unlimited,
