@@ -321,6 +321,17 @@ impl Config {
         );
     }
 
+    fn check_workers(&self, require: &mut dyn FnMut(bool, &str)) {
+        require(
+            self.gate.cpu_s > 0 && self.gate.timeout_s > 0,
+            "gate.cpu_s and gate.timeout_s must be at least 1, or no graph could ever be loaded",
+        );
+        require(
+            self.compile.cpu_s > 0 && self.compile.timeout_s > 0,
+            "compile.cpu_s and compile.timeout_s must be at least 1, or nothing could ever be compiled",
+        );
+    }
+
     fn check(self) -> Result<Self, ConfigError> {
         let mut wrong = Vec::new();
         let mut require = |holds: bool, text: &str| {
@@ -383,15 +394,8 @@ impl Config {
         require(self.compute.threads <= 1024, "compute.threads must not exceed 1024");
         require(self.compute.short_threads <= 1024, "compute.short_threads must not exceed 1024");
         require(self.compute.timeout_ms > 0, "compute.timeout_ms must be at least 1");
-        require(
-            self.gate.cpu_s > 0 && self.gate.timeout_s > 0,
-            "gate.cpu_s and gate.timeout_s must be at least 1, or no graph could ever be loaded",
-        );
         self.check_telemetry(&mut require);
-        require(
-            self.compile.cpu_s > 0 && self.compile.timeout_s > 0,
-            "compile.cpu_s and compile.timeout_s must be at least 1, or nothing could ever be compiled",
-        );
+        self.check_workers(&mut require);
         if wrong.is_empty() { Ok(self) } else { Err(ConfigError::Invalid(wrong)) }
     }
 }

@@ -23,7 +23,8 @@ use crate::http::request_body::{self, RequestBody};
 use crate::http::route::{Called, Route, route};
 use crate::http::stream::{self, Answer, Request as Decoded};
 use crate::http::{
-    authenticate, compress, control, decode, documents, encode, generate as generation, management, shed,
+    authenticate, compress, control, decode, documents, encode, generate as generation, management,
+    shed,
 };
 use crate::registry::{Clock as _, Snapshot, SystemClock};
 use crate::tensor::NamedTensor;
