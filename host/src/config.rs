@@ -366,11 +366,7 @@ impl Config {
             self.limits.inflight_requests.min(self.limits.receiving_requests) > 0,
             "limits.inflight_requests and limits.receiving_requests must be at least 1",
         );
-        require(
-            self.limits.stream_bytes > 0
-                && u64::from(self.limits.stream_bytes) <= self.limits.inflight_bytes,
-            "limits.stream_bytes must be at least 1 and not exceed limits.inflight_bytes",
-        );
+        require(self.limits.stream_bytes > 0, "limits.stream_bytes must be at least 1");
         require(
             (1..=MAX_RANK as u32).contains(&self.limits.tensor_rank),
             "limits.tensor_rank must be between 1 and 32, the most that a tensor of this host has",
