@@ -2,7 +2,7 @@
 //!
 //! Native, a model is called with a graph that answers at once; in the sandbox, the time that a server
 //! says its guest code took. Both do all that the model does but the graph: decoding, tokenizing,
-//! ranking, and the tensors' way to the graph and back. Calls of the two alternate.
+//! ranking, and the tensors' way to the graph and back. Blocks of calls of the two alternate.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -142,7 +142,10 @@ fn compare<M: Model>(
 }
 
 /// The milliseconds that each of a block of native calls took.
-fn native_block<M: Model>(model: &mut M, inputs: impl Fn() -> Vec<(&'static str, Output)>) -> Vec<f64> {
+fn native_block<M: Model>(
+    model: &mut M,
+    inputs: impl Fn() -> Vec<(&'static str, Output)>,
+) -> Vec<f64> {
     let call = |_| {
         let given = inputs();
         let begun = Instant::now();
