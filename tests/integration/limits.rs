@@ -170,6 +170,7 @@ fn limits_on_requests_at_once_are_named_and_counted() {
     eventually("two bodies are coming", || server.holdings().receiving_requests == 2);
     refused(&server, &server.post(INFER, &json!({})), 503, "limits.receiving_requests");
     drop(coming);
+    eventually("their callers' leaving is seen", || server.holdings().receiving_requests == 0);
     still_serves(&server);
 
     let server = with_mnist(&config.replace("tenant_requests = 2", "tenant_requests = 3"));
