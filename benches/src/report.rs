@@ -156,8 +156,9 @@ struct Server(Child);
 
 impl Server {
     fn start(command: &mut Command, address: &str) -> Self {
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         while std::net::TcpStream::connect(address).is_err() {
+            assert!(child.try_wait().unwrap().is_none(), "nothing came to listen at {address}");
             std::thread::yield_now();
         }
         Self(child)

@@ -1,11 +1,11 @@
 //! The host: every long-lived part, made once, in the order they depend on each other.
 
-use std::io::BufReader;
+mod upkeep;
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
@@ -15,17 +15,13 @@ use crate::engine::background::Background;
 use crate::engine::budget::{Budget, Slots};
 use crate::engine::compile::Compiler;
 use crate::engine::deployment::{Deployments, LoadError, Parts};
-use crate::engine::memory::{Rest, return_free_memory};
 use crate::error::{Error, Kind};
 use crate::grpc::services::Services;
 use crate::http::account::RequestIds;
 use crate::http::admit::Admission;
 use crate::http::documents;
 use crate::http::under_way::Requests;
-use crate::ledger::{
-    CHECKPOINT_REWRITE_BYTES, Callable, Clock, EfficiencyReport, Extent, Ledger, SAMPLE_INTERVAL,
-    Window,
-};
+use crate::ledger::{Callable, Clock, EfficiencyReport, Extent, Ledger, Window};
 use crate::logging::{Logging, SetLevel};
 use crate::metrics::Metrics;
 use crate::model_control::Unloaded;
@@ -88,9 +84,6 @@ pub enum StartError {
         error: std::io::Error,
     },
 }
-
-/// How often pools are looked after: the shortest idle timeout there is.
-const TEND_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Graphs may take one part in this many of the memory there is, where nobody says otherwise.
 const GRAPH_MEMORY_PART: u64 = 2;
@@ -195,7 +188,7 @@ impl Host {
         let registry = open_registry(&data_dir)?;
         let uploads = Uploads::open(&registry, config.limits.clone());
         let ledger = Arc::new(Ledger::new(Clock::monotonic()));
-        restore(&ledger, &data_dir);
+        upkeep::restore(&ledger, &data_dir);
         let (backends, options) = engines(&config);
         let metrics = Arc::<Metrics>::default();
         let verdicts = Verdicts::open(data_dir.verdicts(), config.gate.verdicts as usize)
@@ -257,70 +250,6 @@ impl Host {
             collections: AtomicU32::new(0),
             _threads: threads,
         }))
-    }
-
-    /// Starts what runs beside the requests: samples, checkpoints, and the end of idle instances. The
-    /// tasks end with the runtime.
-    pub fn spawn_background(self: &Arc<Self>) {
-        let host = Arc::clone(self);
-        tokio::spawn(async move {
-            let mut ticks = tokio::time::interval(SAMPLE_INTERVAL);
-            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            loop {
-                ticks.tick().await;
-                host.ledger.sample();
-            }
-        });
-        let host = Arc::clone(self);
-        tokio::spawn(async move {
-            let mut ticks = tokio::time::interval(TEND_INTERVAL);
-            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            let mut rest = Rest::default();
-            loop {
-                ticks.tick().await;
-                host.deployments.tend().await;
-                host.tend_uploads();
-                if rest.begins(host.requests.ended()) {
-                    tokio::task::spawn_blocking(return_free_memory);
-                }
-            }
-        });
-        let telemetry = Arc::clone(&self.controls.telemetry);
-        tokio::spawn(async move { telemetry.export().await });
-        let host = Arc::clone(self);
-        tokio::spawn(async move {
-            let every = Duration::from_secs(host.config.ledger.checkpoint_s.max(1));
-            let mut ticks = tokio::time::interval(every);
-            let mut extent = Extent::Whole;
-            loop {
-                ticks.tick().await;
-                let host = Arc::clone(&host);
-                let checkpoint = tokio::task::spawn_blocking(move || host.checkpoint(extent));
-                extent = checkpoint.await.unwrap_or(Extent::Whole);
-            }
-        });
-    }
-
-    /// Lets go of uploads whose time is over, in the background.
-    fn tend_uploads(self: &Arc<Self>) {
-        let host = Arc::clone(self);
-        tokio::task::spawn_blocking(move || {
-            if host.uploads.expire(host.registry.blobs(), host.metrics.refusals()) {
-                host.collect_soon();
-            }
-        });
-    }
-
-    /// Writes a checkpoint of the ledger; says how much the next one must write.
-    fn checkpoint(&self, extent: Extent) -> Extent {
-        match write_checkpoint(&self.ledger, &self.data_dir, extent) {
-            Ok(bytes) if bytes < CHECKPOINT_REWRITE_BYTES => Extent::Changed,
-            Ok(_) => Extent::Whole,
-            Err(error) => {
-                tracing::warn!(%error, "the ledger's checkpoint could not be written");
-                Extent::Whole
-            }
-        }
     }
 
     /// The settings.
@@ -592,52 +521,6 @@ fn log_opened(opened: &OpenReport) {
 fn budget(config: &Config) -> Budget {
     let memory_bytes = share_of_memory(config.engine.memory_bytes, GUEST_MEMORY_PART);
     Budget::new(Slots::of_engine(&config.engine), memory_bytes)
-}
-
-fn wall_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn checkpoint_file(data_dir: &DataDir) -> PathBuf {
-    data_dir.counters().join("ledger.jsonl")
-}
-
-/// Adds what earlier processes counted. Counters that cannot be read are moved aside, never in the way
-/// of serving.
-fn restore(ledger: &Ledger, data_dir: &DataDir) {
-    let path = checkpoint_file(data_dir);
-    let Ok(file) = std::fs::File::open(&path) else { return };
-    match ledger.restore(BufReader::new(file), wall_ms()) {
-        Ok(restored) if restored.damaged > 0 || restored.unaccounted_ms > 0 => {
-            let (lines, ms) = (restored.damaged, restored.unaccounted_ms);
-            tracing::warn!(damaged_lines = lines, unaccounted_ms = ms, "the ledger has gaps");
-        }
-        Ok(_) => {}
-        Err(error) => {
-            tracing::warn!(%error, path = %path.display(), "the ledger's counters begin anew");
-            let _ = std::fs::rename(&path, path.with_extension("unreadable"));
-        }
-    }
-}
-
-/// Appends a checkpoint, or begins a new file with a whole one; answers how long the file is now.
-fn write_checkpoint(
-    ledger: &Ledger,
-    data_dir: &DataDir,
-    extent: Extent,
-) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
-    let path = checkpoint_file(data_dir);
-    std::fs::create_dir_all(data_dir.counters())?;
-    if extent == Extent::Whole {
-        let mut file = tempfile::NamedTempFile::new_in(data_dir.counters())?;
-        ledger.checkpoint(&mut file, wall_ms(), extent)?;
-        file.persist(&path)?;
-    } else {
-        let mut file = std::fs::OpenOptions::new().append(true).create(true).open(&path)?;
-        ledger.checkpoint(&mut file, wall_ms(), extent)?;
-    }
-    Ok(std::fs::metadata(&path)?.len())
 }
 
 #[cfg(test)]

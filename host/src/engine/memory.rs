@@ -50,8 +50,8 @@ const OWN_MAPPING_BYTES: libc::c_int = 32 << 20;
 const KEPT_FREE_BYTES: libc::c_int = 256 << 20;
 
 /// Cores that share one heap of the allocator. Threads with heaps of their own each keep what they freed
-/// and scatter what lives on: five loads and unloads of a graph of 19 MB left 10 MB behind with the
-/// default of eight heaps a core, 0.7 MB with one. Small blocks come from each thread's own cache.
+/// and scatter what lives on: loading and unloading a graph of 19 MB eight times left up to 10 MB
+/// behind with the default of eight heaps a core, 0.8 MB with one. Small blocks come from each thread's own cache.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const CORES_PER_HEAP: usize = 8;
 

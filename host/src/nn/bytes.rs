@@ -12,7 +12,7 @@ use crate::tensor::{AlignedBuffer, Datatype, Tensor};
 /// Links them over the generated ones of both namespaces.
 ///
 /// # Errors
-/// When an interface or a function is not there to be replaced.
+/// What wasmtime says of a function that it cannot link.
 pub(crate) fn link(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     namespace::<standard::wasi::nn::tensor::TensorType>(

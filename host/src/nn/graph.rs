@@ -73,9 +73,9 @@ impl Graph {
 
     /// A graph that an engine of a test runs.
     #[cfg(test)]
-    pub(super) fn of_engine(loaded: Box<dyn LoadedGraph>, ledger: &Ledger) -> Self {
+    pub(super) fn of_engine(loaded: Box<dyn LoadedGraph>, ledger: &Ledger, bounded: bool) -> Self {
         let account = ledger.object(ObjectKind::Graph, 0, &[]);
-        Self::new(Signature::default(), BackendKind::Rten, loaded, account, (0, false))
+        Self::new(Signature::default(), BackendKind::Rten, loaded, account, (0, bounded))
     }
 
     fn new(

@@ -64,6 +64,19 @@ impl Inline {
         .await
     }
 
+    /// The run that is left, if one is.
+    fn take(&self) -> Option<InlineRun> {
+        let mut place = self.lock();
+        match std::mem::replace(&mut *place, Place::Open) {
+            Place::Left(run) => Some(run),
+            // An outcome that was not fetched yet stays.
+            other => {
+                *place = other;
+                None
+            }
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Place> {
         // A place is written whole, whatever a panicking holder was doing.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -73,9 +86,7 @@ impl Inline {
 impl Attending<'_> {
     /// Runs what the guest has left, on its account; `false` if it has left nothing.
     pub fn serve(&self, account: &mut InstanceAccount) -> bool {
-        let mut place = self.0.lock();
-        let Place::Left(run) = std::mem::replace(&mut *place, Place::Open) else { return false };
-        drop(place);
+        let Some(run) = self.0.take() else { return false };
         let outcome = run.finish(account);
         *self.0.lock() = Place::Ran(outcome);
         true

@@ -42,8 +42,8 @@ struct Bench {
     ledger: Arc<Ledger>,
     threads: ComputeThreads,
     payer: Payer,
-    /// Keeps the row that `payer` marks open.
-    _instance: crate::ledger::InstanceAccount,
+    /// The row that `payer` marks.
+    instance: crate::ledger::InstanceAccount,
 }
 
 fn bench(change: impl FnOnce(&mut ComputeSettings)) -> Bench {
@@ -62,12 +62,12 @@ fn bench(change: impl FnOnce(&mut ComputeSettings)) -> Bench {
     let instance = ledger.instance(&version);
     let payer = Payer { stamp: instance.compute_stamp(), version, inline: Inline::default() };
     let threads = ComputeThreads::start(&settings, &ledger).unwrap();
-    Bench { ledger, threads, payer, _instance: instance }
+    Bench { ledger, threads, payer, instance }
 }
 
 impl Bench {
     fn graph(&self, stubborn: &Arc<Stubborn>) -> Arc<Graph> {
-        Arc::new(Graph::of_engine(Box::new(Arc::clone(stubborn)), &self.ledger))
+        Arc::new(Graph::of_engine(Box::new(Arc::clone(stubborn)), &self.ledger, false))
     }
 
     /// A graph whose runs wait for a word, and the receiver that hears of their beginning.
@@ -95,6 +95,36 @@ async fn until(mut holds: impl FnMut() -> bool) {
     while !holds() {
         tokio::task::yield_now().await;
     }
+}
+
+/// Whether `bench` leaves a run of a quick graph, bounded or not, to whoever attends.
+async fn is_left(bench: &mut Bench, bounded: bool) -> bool {
+    let quick = Arc::new(Stubborn::default());
+    quick.end();
+    let graph = Arc::new(Graph::of_engine(Box::new(quick), &bench.ledger, bounded));
+    let inline = bench.payer.inline.clone();
+    // Nothing is known of its first run, and nobody attends the second.
+    bench.run(&graph).await.unwrap();
+    bench.run(&graph).await.unwrap();
+    let attending = inline.attend();
+    let compute = bench.threads.handle();
+    let mut running = std::pin::pin!(compute.run(Arc::clone(&graph), Vec::new(), &bench.payer));
+    // A thread may be that quick.
+    if ended(&mut running) {
+        return false;
+    }
+    let left = attending.serve(&mut bench.instance);
+    assert!(!attending.serve(&mut bench.instance), "one run is served once");
+    running.await.unwrap();
+    left
+}
+
+#[tokio::test]
+async fn a_run_known_to_be_short_is_done_by_whoever_polls_its_guest() {
+    assert!(is_left(&mut bench(|_| {}), true).await);
+    assert!(!is_left(&mut bench(|_| {}), false).await, "its next run may be a long one");
+    let none = |settings: &mut ComputeSettings| settings.inline_run_us = 0;
+    assert!(!is_left(&mut bench(none), true).await, "compute.inline_run_us");
 }
 
 #[tokio::test]
