@@ -6,6 +6,7 @@
     reason = "a measurement that fails may panic; none of this serves anybody"
 )]
 
+pub mod batching;
 pub mod echo;
 pub mod graphs;
 pub mod guests;

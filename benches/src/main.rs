@@ -20,8 +20,14 @@ fn main() -> ExitCode {
             runtime.block_on(modelet_benches::echo::serve(address)).expect("a free address");
             ExitCode::SUCCESS
         }
+        Some("batching") => {
+            let measured = modelet_benches::batching::measure();
+            println!("{}", serde_json::to_string_pretty(&measured).expect("numbers"));
+            ExitCode::SUCCESS
+        }
         Some("guests") => {
-            println!("{}", modelet_benches::guests::measure());
+            let folder = args.get(2).expect("the folder of the examples' components");
+            modelet_benches::guests::serve(folder.as_ref());
             ExitCode::SUCCESS
         }
         _ => modelet_cli::main(std::env::args_os()),

@@ -31,6 +31,7 @@ pub struct Served {
 }
 
 /// A version of a model that is ready.
+#[derive(Clone)]
 pub struct Ready {
     version: Arc<Version>,
     deployment: Arc<Deployment>,
@@ -39,11 +40,18 @@ pub struct Ready {
 impl Served {
     /// Starts a host with the defaults; `worker` is the program that has its workers' commands.
     pub fn start(worker: &Path) -> Self {
+        Self::start_with(worker, |_| ())
+    }
+
+    /// Starts a host with settings of its own.
+    pub fn start_with(worker: &Path, change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::default();
+        change(&mut config);
         memory::keep_free_memory();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let data = tempfile::tempdir().unwrap();
         let options = Options {
-            config: Config::default(),
+            config,
             data_dir: DataDir::new(data.path()),
             worker: worker.to_owned(),
             set_log_level: None,
@@ -94,6 +102,22 @@ impl Served {
         Ready { version, deployment }
     }
 
+    /// What calls it, from any task.
+    pub fn caller(&self) -> Caller {
+        Caller(Arc::clone(&self.host))
+    }
+
+    /// The data path from decoded tensors to output tensors.
+    pub async fn call(&self, ready: &Ready, inputs: Vec<NamedTensor>) -> Called {
+        self.caller().call(ready, inputs).await
+    }
+}
+
+/// Calls a host.
+#[derive(Clone)]
+pub struct Caller(Arc<Host>);
+
+impl Caller {
     /// The data path from decoded tensors to output tensors: acquire, call, account.
     pub async fn call(&self, ready: &Ready, inputs: Vec<NamedTensor>) -> Called {
         let deadline = Instant::now() + PATIENCE;
@@ -101,11 +125,16 @@ impl Served {
         let version = Arc::clone(&ready.version);
         let call =
             Call { lease, inputs, version, request: "bench".to_owned(), deadline, emitter: None };
-        ready.deployment.answer(call, self.host.background()).await
+        ready.deployment.answer(call, self.0.background()).await
     }
 }
 
 impl Ready {
+    /// What is learned of runs that callers share.
+    pub fn learned(&self) -> Vec<Vec<(usize, Duration, u32)>> {
+        self.deployment.graphs().next().unwrap().shared_times()
+    }
+
     /// The same graph without a sandbox, on the calling thread.
     pub fn bare(&self, inputs: &[NamedTensor]) -> Vec<NamedTensor> {
         let graph = self.deployment.graphs().next().unwrap();

@@ -542,6 +542,9 @@ pub(crate) struct GraphWorkerArgs {
     /// Threads of one run
     #[arg(long, value_name = "N")]
     threads: NonZeroUsize,
+    /// Run made-up rows together instead of once
+    #[arg(long)]
+    rows: bool,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
 }
@@ -569,6 +572,7 @@ impl GraphWorkerArgs {
             },
             library: self.library,
             threads: self.threads,
+            rows: self.rows,
         })
     }
 }

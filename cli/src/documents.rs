@@ -53,11 +53,20 @@ pub(crate) struct Version {
     pub(crate) signature: Signature,
     pub(crate) backend: String,
     pub(crate) engine: Option<String>,
+    pub(crate) sharing: Option<BTreeMap<String, GraphSharing>>,
     pub(crate) config: BTreeMap<String, String>,
     pub(crate) pool: BTreeMap<String, u64>,
     pub(crate) annotations: Annotations,
     pub(crate) aliases: Vec<String>,
     pub(crate) state: String,
+    pub(crate) reason: Option<String>,
+}
+
+/// Whether callers share runs of a graph.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct GraphSharing {
+    pub(crate) rows: usize,
     pub(crate) reason: Option<String>,
 }
 

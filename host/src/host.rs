@@ -2,11 +2,13 @@
 
 mod upkeep;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::config::{Config, DataDir, EngineSettings};
@@ -25,11 +27,11 @@ use crate::ledger::{Callable, Clock, EfficiencyReport, Extent, Ledger, Window};
 use crate::logging::{Logging, SetLevel};
 use crate::metrics::Metrics;
 use crate::model_control::Unloaded;
-use crate::names::ModelName;
+use crate::names::{AssetName, ModelName};
 use crate::nn::backend::{BackendKind, Backends, LoadOptions, Search};
 use crate::nn::compute::{Compute, ComputeThreads};
 use crate::nn::gate::{GraphGate, GraphTrials};
-use crate::nn::graph::GraphStore;
+use crate::nn::graph::{Graph, GraphStore};
 use crate::registry::{
     CollectError, FileRegistry, OpenError, OpenReport, RealDisk, Registry as _, Snapshot,
     SystemClock, TornTail, Version,
@@ -175,6 +177,15 @@ fn no_engine(
         }
         _ => StartError::Engine(error),
     }
+}
+
+/// Whether callers share runs of a graph.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct GraphSharing {
+    /// The most rows of one run, of all its callers together; 1 where each call has a run of its own.
+    pub rows: usize,
+    /// Why that is so.
+    pub reason: Option<String>,
 }
 
 impl Host {
@@ -397,6 +408,19 @@ impl Host {
     pub fn engine_of(&self, version: &Version) -> Option<String> {
         let kind = self.deployments.find(version)?.backend()?;
         self.deployments.graphs().backends().engine(kind)
+    }
+
+    /// For each graph of a version, by how many callers' rows a run of it may be shared, or why by none;
+    /// none while the version is not loaded.
+    pub fn sharing_of(&self, version: &Version) -> Option<BTreeMap<String, GraphSharing>> {
+        let deployment = self.deployments.find(version)?;
+        let sharing = |(name, graph): (&AssetName, &Arc<Graph>)| match graph.shared_rows() {
+            Ok(rows) => (name.to_string(), GraphSharing { rows, reason: None }),
+            Err(reason) => {
+                (name.to_string(), GraphSharing { rows: 1, reason: Some(reason.to_owned()) })
+            }
+        };
+        Some(deployment.named_graphs().map(sharing).collect())
     }
 
     /// The platform of a version, as the Open Inference Protocol spells it: `<project>_<format>`.

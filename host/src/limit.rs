@@ -214,6 +214,7 @@ mod tests {
         ("compute.short_threads", "is how much there is, and refuses nothing"),
         ("compute.short_run_us", "chooses threads and refuses nothing"),
         ("compute.inline_run_us", "chooses threads and refuses nothing"),
+        ("compute.shared_rows", "chooses how many run at once and refuses nothing"),
         ("compute.grace_ms", "ends in a quarantine, which the log and the version's state tell"),
         ("compute.lost_threads", "is told to the log, as the loss of every thread is"),
         ("compute.intra_op_threads", "is how much there is, and refuses nothing"),

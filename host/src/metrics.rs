@@ -317,7 +317,7 @@ fn register_host(registry: &mut Registry, host: &Host) {
     let budget = host.deployments().budget();
     let slots = budget.used();
     let (uploads, upload_bytes) = host.uploads().totals(host.registry().blobs());
-    let figures: [(&str, &str, u64); 18] = [
+    let figures: [(&str, &str, u64); 19] = [
         (
             "management_requests",
             "Management requests under way",
@@ -339,6 +339,11 @@ fn register_host(registry: &mut Registry, host: &Host) {
             "lost_compute_threads",
             "Compute threads given up on that have not come back",
             host.compute().lost_threads() as u64,
+        ),
+        (
+            "shared_calls",
+            "Calls whose run of a graph was shared with other callers, since the start",
+            host.compute().shared_calls(),
         ),
         (
             "quarantined_versions",

@@ -231,6 +231,27 @@ impl Tensor {
         Self { datatype: self.datatype, shape: self.shape.clone(), data: buffer.freeze() }
     }
 
+    /// `count` rows from `start` on: a view.
+    ///
+    /// # Errors
+    /// When it has no rows of equal size, or not those.
+    pub fn rows(&self, start: usize, count: usize) -> Result<Self, String> {
+        let (Some(size), Some((rows, rest))) = (self.datatype.size(), self.shape.split_first())
+        else {
+            return Err(format!("{self:?} has no rows of equal size"));
+        };
+        if start.checked_add(count).is_none_or(|end| end > *rows) {
+            return Err(format!(
+                "rows {start} to {start} + {count} reach past the {rows} there are"
+            ));
+        }
+        let row = rest.iter().product::<usize>() * size;
+        let data = self.data.slice(start * row..(start + count) * row);
+        let shape = std::iter::once(count).chain(rest.iter().copied()).collect();
+        // A part of a tensor that was checked.
+        Ok(Self { datatype: self.datatype, shape, data })
+    }
+
     /// The elements of a BYTES tensor, without their length prefixes; empty for other datatypes.
     pub fn bytes_elements(&self) -> impl Iterator<Item = &[u8]> {
         let data: &[u8] = if self.datatype == Datatype::Bytes { &self.data } else { &[] };

@@ -26,6 +26,7 @@ mod openai;
 mod overload;
 mod path;
 mod pools;
+mod sharing;
 mod storage;
 mod streams;
 mod telemetry;

@@ -8,7 +8,7 @@ use modelet_host::version::TensorSpec;
 use super::models::{aliases_text, targets_text};
 use crate::args::ShowArgs;
 use crate::client::{Answer, Client};
-use crate::documents::{Accuracy, Alias, Model, Version};
+use crate::documents::{Accuracy, Alias, GraphSharing, Model, Version};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::out::Out;
@@ -85,12 +85,22 @@ pub(super) fn version_text(version: &Version) -> String {
         ("batch", if version.signature.batch { "axis 0" } else { "no" }.to_owned()),
         ("backend", version.backend.clone()),
         ("engine", version.engine.clone().unwrap_or_else(|| "not loaded".to_owned())),
+        ("sharing", sharing_text(version)),
         ("config", pairs_text(&version.config)),
         ("pool", pairs_text(&version.pool)),
         ("digest", version.digest.clone()),
         ("created", format!("{} by {}", units::time(version.created_ms), version.actor)),
     ]);
     format!("{fields}\n\n{}\n\n{}", tensors_text(version), blobs_text(version))
+}
+
+/// By how many rows callers share runs of each graph, or why not at all.
+fn sharing_text(version: &Version) -> String {
+    let text = |(name, sharing): (&String, &GraphSharing)| match &sharing.reason {
+        None => format!("{name}: up to {} rows of callers at once", sharing.rows),
+        Some(reason) => format!("{name}: no, {reason}"),
+    };
+    version.sharing.iter().flatten().map(text).collect::<Vec<_>>().join("; ")
 }
 
 fn tensors_text(version: &Version) -> String {
@@ -137,6 +147,7 @@ mod tests {
                 "outputs": [{ "name": "logits", "datatype": "FP32", "shape": [-1, 10] }],
                 "batch": true
             },
+            "sharing": { "model.onnx": { "rows": 32, "reason": null } },
             "pool": { "min_instances": 0, "max_instances": 32 },
             "component": { "digest": "sha256:00", "bytes": 2048 },
             "assets": { "model.onnx": { "digest": "sha256:11", "bytes": 5 } },
@@ -149,6 +160,7 @@ mod tests {
             "reason:    no engine",
             "accuracy:  0.9974 (top-1)",
             "engine:    not loaded",
+            "sharing:   model.onnx: up to 32 rows of callers at once",
             "pool:      max_instances=32 min_instances=0",
             "input image    FP32 [-1,1,28,28]",
             "output logits  FP32 [-1,10]",

@@ -1,8 +1,9 @@
 //! What the examples' own code costs in the sandbox, against the same code native.
 //!
-//! Native, a model is called with a graph that answers at once; in the sandbox, the time that a server
-//! says its guest code took. Both do all that the model does but the graph: decoding, tokenizing,
-//! ranking, and the tensors' way to the graph and back. Blocks of calls of the two alternate.
+//! First what an example does before its graph, as a loop within one call: code against the same code.
+//! Then whole calls, with a graph that answers at once: also what comes after the graph, and the tensors'
+//! way to it and back. Native here, in the sandbox by `modelet-bench guests`, which says what the guest's
+//! code took; blocks of the two alternate.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -10,12 +11,15 @@
 )]
 #![allow(clippy::print_stdout, reason = "what it prints is what it is for")]
 
+use std::ffi::OsString;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
+use cost::{Cost, TEXT};
 use modelet_guest::testing::{Host, Inputs, Output, call};
 use modelet_guest::{Model, Result, Tensor};
-use serde_json::{Value, json};
 
 /// Pairs of blocks, whose calls' median counts.
 const PAIRS: usize = 21;
@@ -30,38 +34,57 @@ fn model_file(name: &str) -> Vec<u8> {
     std::fs::read(PathBuf::from(folder).join(name)).unwrap()
 }
 
-/// An input as the Open Inference Protocol's binary form has it.
-struct Sent {
-    name: &'static str,
-    datatype: &'static str,
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
-}
-
 fn main() {
-    let server = std::env::args().nth(1).expect("the server's address");
-    println!("{:<17} {:>10} {:>10} {:>6}", "example", "native", "sandbox", "ratio");
-    embedding(&server);
-    image_classifier(&server);
-    recommender(&server);
-    voice_activity(&server);
+    let mut arguments = std::env::args_os().skip(1);
+    let program = arguments.next().expect("modelet-bench");
+    let folder = arguments.next().expect("the folder of the examples' components");
+    let mut sandbox = Sandbox::start(program, folder);
+    println!("{:<17} {:>10} {:>10} {:>6}", "before the graph", "native", "sandbox", "ratio");
+    before_the_graph(&mut sandbox);
+    println!("{:<17} {:>10} {:>10} {:>6}", "whole call", "native", "sandbox", "ratio");
+    embedding(&mut sandbox);
+    image_classifier(&mut sandbox);
+    recommender(&mut sandbox);
+    voice_activity(&mut sandbox);
 }
 
-fn embedding(server: &str) {
-    let text =
-        "The quick brown fox jumps over the lazy dog, and nobody in the whole village knows why.";
+/// The examples, and how often a block does what they do before their graphs.
+const EXAMPLES: [(&str, i64); 4] =
+    [("embedding", 400), ("image-classifier", 5), ("recommender", 4000), ("voice-activity", 100)];
+
+fn before_the_graph(sandbox: &mut Sandbox) {
+    let host = Host::new()
+        .asset("tokenizer.json", model_file("minilm-tokenizer.json"))
+        .asset("picture.jpg", model_file("pictures/flower.jpg"))
+        .asset("titles.txt", model_file("ease-titles.txt"))
+        .asset("speech.f32", model_file("speech.f32"));
+    let _host = host.install();
+    let mut cost = Cost::load_model().unwrap();
+    for (name, times) in EXAMPLES {
+        let inputs = || {
+            let name = Tensor::vector(vec![name.to_owned()]);
+            vec![("example", name.into()), ("times", Tensor::vector(vec![times]).into())]
+        };
+        let mut native = || native_block(&mut cost, 1, inputs)[0] / times as f64;
+        let mut guest = || sandbox.ask("before", name, times)[0] / times as f64;
+        // The first of each warms the caches.
+        (native(), guest());
+        let (native, guest): (Vec<_>, Vec<_>) = (0..PAIRS).map(|_| (native(), guest())).unzip();
+        line(name, native, guest);
+    }
+}
+
+fn embedding(sandbox: &mut Sandbox) {
     let graph = |_: &mut Inputs| -> Outputs {
         Ok(vec![("embedding", Tensor::new([1, 384], vec![0.5f32; 384])?.into())])
     };
     let tokenizer = model_file("minilm-tokenizer.json");
     let host = Host::new().asset("tokenizer.json", tokenizer).graph("model.onnx", graph);
-    let inputs = || vec![("text", Tensor::vector(vec![text.to_owned()]).into())];
-    let sent =
-        Sent { name: "text", datatype: "BYTES", shape: vec![1], bytes: one(text.as_bytes()) };
-    compare::<embedding::Embedding>(server, "embedding", host, inputs, &[sent]);
+    let inputs = || vec![("text", Tensor::vector(vec![TEXT.to_owned()]).into())];
+    compare::<embedding::Embedding>(sandbox, "embedding", host, inputs);
 }
 
-fn image_classifier(server: &str) {
+fn image_classifier(sandbox: &mut Sandbox) {
     let graph = |_: &mut Inputs| -> Outputs {
         Ok(vec![("logits", Tensor::new([1, 1000], vec![0.5f32; 1000])?.into())])
     };
@@ -69,11 +92,10 @@ fn image_classifier(server: &str) {
     let picture = model_file("pictures/flower.jpg");
     let host = Host::new().asset("labels.txt", labels).graph("model.onnx", graph);
     let inputs = || vec![("image", Tensor::vector(vec![picture.clone()]).into())];
-    let sent = Sent { name: "image", datatype: "BYTES", shape: vec![1], bytes: one(&picture) };
-    compare::<image_classifier::ImageClassifier>(server, "image-classifier", host, inputs, &[sent]);
+    compare::<image_classifier::ImageClassifier>(sandbox, "image-classifier", host, inputs);
 }
 
-fn recommender(server: &str) {
+fn recommender(sandbox: &mut Sandbox) {
     let graph = |_: &mut Inputs| -> Outputs {
         let scores = Tensor::new([1, 20], vec![0.5f32; 20])?;
         let ids = Tensor::new([1, 20], (0..20).collect::<Vec<i64>>())?;
@@ -82,20 +104,15 @@ fn recommender(server: &str) {
     let titles = model_file("ease-titles.txt");
     let liked = String::from_utf8(titles.clone()).unwrap();
     let liked: Vec<_> = liked.lines().step_by(150).map(str::to_owned).collect();
-    let bytes = liked.iter().flat_map(|title| one(title.as_bytes())).collect();
     let host = Host::new().asset("titles.txt", titles).graph("model.onnx", graph);
-    let sent = [
-        Sent { name: "liked", datatype: "BYTES", shape: vec![liked.len()], bytes },
-        Sent { name: "k", datatype: "INT64", shape: vec![1], bytes: 20i64.to_le_bytes().to_vec() },
-    ];
     let inputs = || {
         let liked = Tensor::vector(liked.clone());
         vec![("liked", liked.into()), ("k", Tensor::vector(vec![20i64]).into())]
     };
-    compare::<recommender::Recommender>(server, "recommender", host, inputs, &sent);
+    compare::<recommender::Recommender>(sandbox, "recommender", host, inputs);
 }
 
-fn voice_activity(server: &str) {
+fn voice_activity(sandbox: &mut Sandbox) {
     let graph = |inputs: &mut Inputs| -> Outputs {
         let frames = inputs.take::<f32>("input")?.shape()[0];
         let state = || Tensor::new([1, 1, 128], vec![0.5f32; 128]);
@@ -106,44 +123,65 @@ fn voice_activity(server: &str) {
     let audio: Vec<_> =
         bytes.chunks_exact(4).map(|x| f32::from_le_bytes(x.try_into().unwrap())).collect();
     let host = Host::new().graph("model.onnx", graph);
-    let shape = vec![audio.len()];
     let inputs = || vec![("audio", Tensor::vector(audio.clone()).into())];
-    let sent = Sent { name: "audio", datatype: "FP32", shape, bytes };
-    compare::<voice_activity::VoiceActivity>(server, "voice-activity", host, inputs, &[sent]);
+    compare::<voice_activity::VoiceActivity>(sandbox, "voice-activity", host, inputs);
 }
 
-/// An element of BYTES: behind its length.
-fn one(bytes: &[u8]) -> Vec<u8> {
-    [&(bytes.len() as u32).to_le_bytes(), bytes].concat()
+/// The other program, which calls the examples in the sandbox.
+struct Sandbox {
+    asks: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Sandbox {
+    fn start(program: OsString, folder: OsString) -> Self {
+        let mut command = Command::new(program);
+        command.arg("guests").arg(folder).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let answers = BufReader::new(child.stdout.take().unwrap());
+        Self { asks: child.stdin.take().unwrap(), answers }
+    }
+
+    /// The milliseconds that each of `count` calls took, or the one that does all of them.
+    fn ask(&mut self, what: &str, name: &str, count: i64) -> Vec<f64> {
+        writeln!(self.asks, "{what} {name} {count}").unwrap();
+        let mut line = String::new();
+        self.answers.read_line(&mut line).unwrap();
+        line.split_whitespace().map(|ns| ns.parse::<f64>().unwrap() / 1e6).collect()
+    }
 }
 
 /// Measures one example both ways and prints a line.
 fn compare<M: Model>(
-    server: &str,
+    sandbox: &mut Sandbox,
     name: &str,
     host: Host,
     inputs: impl Fn() -> Vec<(&'static str, Output)>,
-    sent: &[Sent],
 ) {
     let _host = host.install();
     let mut model = M::load_model().unwrap();
-    let (mut native, mut sandbox) = (Vec::new(), Vec::new());
+    let (mut native, mut guest) = (Vec::new(), Vec::new());
     // The first block of each loads the model.
     for counts in std::iter::once(false).chain([true; PAIRS]) {
-        let one = native_block(&mut model, &inputs);
-        let other: Vec<_> = (0..BLOCK).map(|_| guest_ms(server, name, sent)).collect();
+        let one = native_block(&mut model, BLOCK, &inputs);
+        let other = sandbox.ask("calls", name, BLOCK as i64);
         if counts {
             native.extend(one);
-            sandbox.extend(other);
+            guest.extend(other);
         }
     }
-    let (native, sandbox) = (median(native), median(sandbox));
-    println!("{name:<17} {native:>7.3} ms {sandbox:>7.3} ms {:>6.2}", sandbox / native);
+    line(name, native, guest);
+}
+
+fn line(name: &str, native: Vec<f64>, guest: Vec<f64>) {
+    let (native, guest) = (median(native), median(guest));
+    println!("{name:<17} {native:>7.4} ms {guest:>7.4} ms {:>6.2}", guest / native);
 }
 
 /// The milliseconds that each of a block of native calls took.
 fn native_block<M: Model>(
     model: &mut M,
+    calls: usize,
     inputs: impl Fn() -> Vec<(&'static str, Output)>,
 ) -> Vec<f64> {
     let call = |_| {
@@ -152,27 +190,7 @@ fn native_block<M: Model>(
         call(model, given).unwrap();
         begun.elapsed().as_secs_f64() * 1e3
     };
-    (0..BLOCK).map(call).collect()
-}
-
-/// Calls the server and gives the milliseconds that its guest code took.
-fn guest_ms(server: &str, name: &str, sent: &[Sent]) -> f64 {
-    let input = |sent: &Sent| {
-        json!({ "name": sent.name, "datatype": sent.datatype, "shape": sent.shape,
-            "parameters": { "binary_data_size": sent.bytes.len() } })
-    };
-    let head: Vec<Value> = sent.iter().map(input).collect();
-    let head = json!({ "inputs": head, "parameters": { "binary_data_output": true } }).to_string();
-    let length = head.len().to_string();
-    let mut body = head.into_bytes();
-    sent.iter().for_each(|sent| body.extend_from_slice(&sent.bytes));
-    let answer = ureq::post(format!("{server}/v2/models/{name}/versions/1.0.0/infer"))
-        .header("inference-header-content-length", &length)
-        .send(&body[..])
-        .unwrap();
-    let timing = answer.headers()["server-timing"].to_str().unwrap().to_owned();
-    let guest = timing.split(", ").find_map(|entry| entry.strip_prefix("guest;dur="));
-    guest.unwrap().parse().unwrap()
+    (0..calls).map(call).collect()
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

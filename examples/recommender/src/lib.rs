@@ -1,8 +1,10 @@
 //! Films somebody liked in, films to watch next out: EASE, trained on MovieLens.
 
-use std::collections::HashMap;
+mod films;
 
 use modelet_guest::{Graph, Result, Tensor, assets, model};
+
+use films::Films;
 
 /// Recommendations at most: a page of them, which bounds the answer.
 const MOST: i64 = 100;
@@ -10,24 +12,14 @@ const MOST: i64 = 100;
 /// The model of an instance.
 pub struct Recommender {
     graph: Graph,
-    titles: Vec<String>,
-    /// Films by their titles in lower case, with and without the year.
-    numbers: HashMap<String, i64>,
+    films: Films,
 }
 
 #[model]
 impl Recommender {
     fn load() -> Result<Self> {
-        let titles: Vec<_> = assets::text("titles.txt")?.lines().map(str::to_owned).collect();
-        let mut numbers = HashMap::new();
-        for (title, number) in titles.iter().zip(0..) {
-            let title = title.to_lowercase();
-            let without_year = title.rsplit_once(" (").map(|(name, _)| name.to_owned());
-            // Of two films of one name the first has it; with their years both are known.
-            without_year.into_iter().for_each(|name| _ = numbers.entry(name).or_insert(number));
-            numbers.insert(title, number);
-        }
-        Ok(Self { graph: Graph::load("model.onnx")?, titles, numbers })
+        let films = Films::named(&assets::text("titles.txt")?);
+        Ok(Self { graph: Graph::load("model.onnx")?, films })
     }
 
     #[output("title", [-1])]
@@ -44,24 +36,12 @@ impl Recommender {
         if liked.is_empty() {
             return Err(liked.error("there is no film in it to go by"));
         }
-        let history = liked.data().iter().map(|title| self.number(&liked, title));
-        let history = Tensor::new([1, liked.len()], history.collect::<Result<_>>()?)?;
+        let history = self.films.numbers(liked.data()).map_err(|message| liked.error(message))?;
+        let history = Tensor::new([1, liked.len()], history)?;
         let mut outputs = self.graph.run().input("history", &history).input("k", &k).compute()?;
         let scores: Tensor<f32> = outputs.take("top_scores")?;
         let ids: Tensor<i64> = outputs.take("top_ids")?;
-        let title = |id: &i64| {
-            let place = usize::try_from(*id).unwrap_or(usize::MAX);
-            self.titles.get(place).cloned().unwrap_or_default()
-        };
-        let titles = ids.data().iter().map(title).collect();
+        let titles = ids.data().iter().map(|id| self.films.title(*id).to_owned()).collect();
         Ok((Tensor::vector(titles), Tensor::vector(scores.into_data())))
-    }
-
-    /// The film of a title.
-    fn number(&self, liked: &Tensor<String>, title: &str) -> Result<i64> {
-        let number = self.numbers.get(&title.trim().to_lowercase()).copied();
-        number.ok_or_else(|| {
-            liked.error(format!("'{title}' is none of the {} films known here", self.titles.len()))
-        })
     }
 }

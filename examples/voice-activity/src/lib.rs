@@ -1,17 +1,15 @@
 //! 16 kHz audio in, the segments with speech out: Silero VAD, frame by frame with its state.
 
+mod frames;
+
 use modelet_guest::{Graph, Result, Tensor, config, model};
+
+use frames::{FRAME, ROW, framed, not_sound};
 
 /// Samples of a second.
 const RATE: f32 = 16_000.0;
-/// Samples of a frame: 32 ms.
-const FRAME: usize = 512;
-/// Samples before a frame that the graph sees too.
-const CONTEXT: usize = 64;
 /// Numbers of each of the two states.
 const STATE: usize = 128;
-/// Frames of one run of the graph, which carries the state over them itself: two seconds.
-const FRAMES: usize = 64;
 /// Samples of a call at most, a quarter of an hour.
 const MOST_SAMPLES: usize = 16_000 * 900;
 
@@ -34,10 +32,7 @@ impl VoiceActivity {
         if audio.len() > MOST_SAMPLES {
             return Err(audio.error(format!("more than {MOST_SAMPLES} samples at once")));
         }
-        // All at once, which the compiler makes vectors of; the place is looked for only if there is one.
-        let is_sound = |sample: &f32| sample.abs() <= 1.0;
-        if !audio.data().iter().fold(true, |all, sample| all & is_sound(sample)) {
-            let place = audio.data().iter().position(|sample| !is_sound(sample)).unwrap_or(0);
+        if let Some(place) = not_sound(audio.data()) {
             return Err(audio.error(format!("sample {place} is not within -1 and 1")));
         }
         let probabilities = self.probabilities(audio.data())?;
@@ -51,13 +46,9 @@ impl VoiceActivity {
         let zeros = || Tensor::new([1, 1, STATE], vec![0.0f32; STATE]);
         // The state stays in the host between the runs.
         let (mut h, mut c) = (zeros()?, zeros()?);
-        let mut context = [0.0f32; CONTEXT];
         let mut probabilities = Vec::with_capacity(audio.len().div_ceil(FRAME));
-        for batch in audio.chunks(FRAME * FRAMES) {
-            let (rows, last) = framed(batch, context);
-            context = last;
-            let frames = batch.len().div_ceil(FRAME);
-            let input = Tensor::new([frames, CONTEXT + FRAME], rows)?;
+        for rows in framed(audio) {
+            let input = Tensor::new([rows.len() / ROW, ROW], rows)?;
             let run = self.graph.run().input("input", &input).input("h", &h).input("c", &c);
             let mut outputs = run.compute()?;
             let speech: Tensor<f32> = outputs.take("speech_probs")?;
@@ -66,21 +57,6 @@ impl VoiceActivity {
         }
         Ok(probabilities)
     }
-}
-
-/// Frames with the samples before them, and the last samples, which are before the next.
-fn framed(samples: &[f32], mut context: [f32; CONTEXT]) -> (Vec<f32>, [f32; CONTEXT]) {
-    let mut rows = Vec::with_capacity(samples.len() + samples.len() / FRAME * CONTEXT);
-    for frame in samples.chunks(FRAME) {
-        let start = rows.len() + CONTEXT;
-        rows.extend_from_slice(&context);
-        rows.extend_from_slice(frame);
-        rows.resize(start + FRAME, 0.0);
-        if let Some(last) = rows.last_chunk() {
-            context = *last;
-        }
-    }
-    (rows, context)
 }
 
 /// How probabilities become segments.

@@ -6,7 +6,7 @@
 mod load_error;
 mod room;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ use crate::ledger::{Booking, Ledger, ObjectKind};
 use crate::names::{AssetName, ModelName, VersionName};
 use crate::nn::backend::BackendKind;
 use crate::nn::compute::Compute;
-use crate::nn::gate::{GraphFiles, GraphGate};
+use crate::nn::gate::{GraphFiles, GraphGate, Trial};
 use crate::nn::graph::{AssetSource, Graph, GraphError, GraphStore, is_graph};
 use crate::registry::{BlobStore, Snapshot, Version};
 use crate::tensor::total_bytes;
@@ -143,6 +143,11 @@ impl Deployment {
         call::describe(self.pool.starter())
             .await
             .map_err(|error| LoadError::Describe(Arc::new(error)))
+    }
+
+    /// Its graphs, by the names of their assets.
+    pub fn named_graphs(&self) -> impl Iterator<Item = (&AssetName, &Arc<Graph>)> {
+        self.pool.starter().context.graphs.iter()
     }
 
     /// Its graphs.
@@ -351,9 +356,10 @@ impl Deployments {
             Ok(prepared) => prepared,
             Err(error) => return Err(wrong_types(source, format!("{error:#}")).await),
         };
-        let warnings = self.check_graphs(candidate).await?;
+        let trials = self.check_graphs(candidate).await?;
+        let warnings = warnings(&trials);
         let loading = Instant::now();
-        let graphs = self.load_graphs(candidate).await?;
+        let graphs = self.load_graphs(candidate, trials).await?;
         let backend = graphs.values().next().map(|graph| graph.backend());
         let row = self.ledger.version(&candidate.model, &candidate.version, candidate.identity());
         row.book(booking, nanoseconds(took));
@@ -407,10 +413,12 @@ impl Deployments {
         .map_err(|_| LoadError::Interrupted)?
     }
 
-    /// Lets every graph of a candidate pass the gate, one after another; gives what they did that its
-    /// publisher should know.
-    async fn check_graphs(&self, candidate: &Candidate) -> Result<Vec<String>, LoadError> {
-        let mut warnings = Vec::new();
+    /// Lets every graph of a candidate pass the gate, one after another; gives what they did there.
+    async fn check_graphs(
+        &self,
+        candidate: &Candidate,
+    ) -> Result<BTreeMap<AssetName, Trial>, LoadError> {
+        let mut trials = BTreeMap::new();
         for name in candidate.assets.keys().filter(|name| is_graph(name)) {
             let failed = |error| LoadError::Graph(Arc::new(error));
             let (files, digests) = self.locate_graph(candidate, name).await?;
@@ -422,11 +430,9 @@ impl Deployments {
                 .check(&files, &digests, backend)
                 .await
                 .map_err(|error| failed(GraphError::Gate { asset: name.to_string(), error }))?;
-            warnings.extend(trial.warning.map(|words| {
-                format!("the graph {name:?} failed its first run, on made-up inputs: {words}")
-            }));
+            trials.insert(name.clone(), trial);
         }
-        Ok(warnings)
+        Ok(trials)
     }
 
     async fn locate_graph(
@@ -449,16 +455,20 @@ impl Deployments {
     async fn load_graphs(
         &self,
         candidate: &Candidate,
-    ) -> Result<std::collections::BTreeMap<AssetName, Arc<Graph>>, LoadError> {
+        trials: BTreeMap<AssetName, Trial>,
+    ) -> Result<BTreeMap<AssetName, Arc<Graph>>, LoadError> {
         let _loading = self.make_room_for_graphs(candidate)?;
         let store = Arc::clone(&self.graphs);
         let assets = Assets { assets: candidate.assets.clone(), blobs: Arc::clone(&self.blobs) };
         let choice = candidate.backend;
         // Loading reads files and takes a core for as long as the graph is large.
         tokio::task::spawn_blocking(move || {
-            let names = assets.assets.keys().filter(|name| is_graph(name));
-            names
-                .map(|name| Ok((name.clone(), store.load(name, choice, &assets)?)))
+            trials
+                .into_iter()
+                .map(|(name, trial)| {
+                    let graph = store.load(&name, choice, &assets, trial.rows)?;
+                    Ok((name, graph))
+                })
                 .collect::<Result<_, GraphError>>()
         })
         .await
@@ -534,6 +544,15 @@ impl Deployments {
 const WASM_PAGE_BYTES: u64 = 64 << 10;
 
 /// Refuses a component whose instances could not even begin within what a guest may use.
+/// What graphs did in their trials that their publisher should know.
+fn warnings(trials: &BTreeMap<AssetName, Trial>) -> Vec<String> {
+    let warning = |(name, trial): (&AssetName, &Trial)| {
+        let words = trial.warning.as_ref()?;
+        Some(format!("the graph {name:?} failed its first run, on made-up inputs: {words}"))
+    };
+    trials.iter().filter_map(warning).collect()
+}
+
 fn check_room(component: &Component, guest: &GuestSettings) -> Result<(), LoadError> {
     // Components that are given modules from outside say nothing; no host gives any.
     let Some(needed) = component.resources_required() else { return Ok(()) };

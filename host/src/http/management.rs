@@ -244,6 +244,7 @@ fn version_document(host: &Host, model: &Model, version: &Version) -> serde_json
         "signature": record.signature,
         "backend": record.backend,
         "engine": host.engine_of(version),
+        "sharing": host.sharing_of(version),
         "config": record.config,
         "pool": record.pool,
         "annotations": version.annotations,

@@ -8,19 +8,24 @@
 //! given up on: its thread is replaced, and its graph is quarantined.
 
 mod inline;
+mod job;
 mod lane;
 mod watch;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 pub use self::inline::{Attending, Inline};
-use self::lane::{Job, Lane, Run, Spawner};
+use self::job::{Job, Run, Sharing};
+use self::lane::{Lane, Spawner};
 use self::watch::{Abandoned, Watch};
 use super::backend::{Cancel, RunError};
+use super::gain::Class;
 use super::graph::Graph;
+use super::rows;
 use crate::config::ComputeSettings;
 use crate::ledger::{ComputeStamp, Ledger, VersionRow};
 use crate::tensor::{NamedTensor, total_bytes};
@@ -31,6 +36,10 @@ type Outcome = Result<Vec<NamedTensor>, RunError>;
 /// nodes. One that is longer is left to the end of the process.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 
+/// A run that short ones share may take as long as so many of the longest of them: others in the short
+/// lane wait for a few anyway.
+const SHORT_RUNS_TOGETHER: u128 = 4;
+
 struct Shared {
     /// Runs learned to be short.
     short: Arc<Lane>,
@@ -40,11 +49,15 @@ struct Shared {
     short_run: Duration,
     /// Up to here a run whose work is bounded goes to no thread at all.
     inline_run: Duration,
+    /// Most rows of callers that share a run.
+    shared_rows: usize,
     /// Most that one run may take.
     timeout: Duration,
     /// What a run gets on top once it was cancelled.
     grace: Duration,
     watch: Watch,
+    /// Calls whose run was shared, since the start.
+    shared_calls: Arc<AtomicU64>,
 }
 
 /// The way to the compute threads; cheap to clone.
@@ -62,18 +75,27 @@ impl ComputeThreads {
     /// # Errors
     /// When the operating system gives no thread.
     pub fn start(settings: &ComputeSettings, ledger: &Arc<Ledger>) -> std::io::Result<Self> {
-        let spawner = |low_priority| Spawner { ledger: Arc::clone(ledger), low_priority };
+        let shared_calls = Arc::<AtomicU64>::default();
+        let spawner = |low_priority| Spawner {
+            ledger: Arc::clone(ledger),
+            shared_calls: Arc::clone(&shared_calls),
+            low_priority,
+        };
         let lane = |name, low_priority, threads| {
             Lane::start(name, spawner(low_priority), count(threads), settings.queue_length)
         };
+        let short = lane("compute-short", false, settings.short_threads)?;
+        let long = lane("compute", true, settings.threads)?;
         let shared = Arc::new(Shared {
-            short: lane("compute-short", false, settings.short_threads)?,
-            long: lane("compute", true, settings.threads)?,
+            short,
+            long,
             short_run: Duration::from_micros(settings.short_run_us),
             inline_run: Duration::from_micros(settings.inline_run_us),
+            shared_rows: settings.shared_rows,
             timeout: Duration::from_millis(settings.timeout_ms),
             grace: Duration::from_millis(settings.grace_ms),
             watch: Watch::new(settings.lost_threads),
+            shared_calls,
         });
         let watching = Arc::clone(&shared);
         std::thread::Builder::new()
@@ -120,13 +142,22 @@ impl Compute {
         if payer.inline.is_attended() && shared.is_inline(&graph, &inputs) {
             return payer.inline.run(graph, inputs).await;
         }
+        let sharing = shared.sharing(&graph, &inputs);
         let (answer, outcome) = oneshot::channel();
         let run = Arc::new(Run::new(Arc::clone(shared.lane(&graph, &inputs))));
         let cancel = Cancel::new();
         let waiting = Waiting { shared, graph: &graph, run: &run, cancel: &cancel, over: false };
         let Payer { stamp, version, .. } = payer.clone();
-        let (graph, cancel) = (Arc::clone(&graph), cancel.clone());
-        let job = Job { graph, inputs, stamp, version, cancel, run: Arc::clone(&run), answer };
+        let job = Job {
+            graph: Arc::clone(&graph),
+            inputs,
+            stamp,
+            version,
+            cancel: cancel.clone(),
+            run: Arc::clone(&run),
+            answer,
+            sharing,
+        };
         run.lane().push(job)?;
         let outcome = tokio::time::timeout(shared.timeout, outcome).await;
         let Ok(outcome) = outcome else {
@@ -141,6 +172,11 @@ impl Compute {
         self.0.short.waiting() + self.0.long.waiting()
     }
 
+    /// Calls whose run was shared with other callers, since the start.
+    pub fn shared_calls(&self) -> u64 {
+        self.0.shared_calls.load(Ordering::Relaxed)
+    }
+
     /// Threads that were given up on, and still run what they were given up for.
     pub fn lost_threads(&self) -> usize {
         self.0.short.lost() + self.0.long.lost()
@@ -151,6 +187,19 @@ impl Shared {
     fn is_inline(&self, graph: &Graph, inputs: &[NamedTensor]) -> bool {
         let estimate = || graph.cost().estimate(total_bytes(inputs));
         graph.is_bounded() && estimate().is_some_and(|estimate| estimate <= self.inline_run)
+    }
+
+    /// With how many a call may share a run; none where it runs alone.
+    fn sharing(&self, graph: &Graph, inputs: &[NamedTensor]) -> Option<Sharing> {
+        let mut most = self.shared_rows.min(graph.shared_rows().ok()?);
+        let rows = rows::count(inputs)?;
+        let estimate = graph.cost().estimate(total_bytes(inputs));
+        if let Some(estimate) = estimate.filter(|estimate| *estimate <= self.short_run) {
+            let time = self.short_run.as_nanos() * SHORT_RUNS_TOGETHER;
+            let calls = usize::try_from(time / estimate.as_nanos().max(1)).unwrap_or(usize::MAX);
+            most = most.min(calls.saturating_mul(rows));
+        }
+        (rows < most).then(|| Sharing { class: Class::of(inputs), rows, most })
     }
 
     fn lane(&self, graph: &Graph, inputs: &[NamedTensor]) -> &Arc<Lane> {

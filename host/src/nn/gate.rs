@@ -21,6 +21,7 @@ use super::backend::{
     BackendKind, Backends, Cancel, LoadError, LoadErrorKind, LoadOptions, Search, probe,
 };
 use super::onnx::Onnx;
+use super::rows::{self, Rows};
 use crate::checks::Check;
 use crate::config::GateSettings;
 use crate::digest::Digest;
@@ -30,6 +31,9 @@ use crate::names::AssetName;
 use crate::tensor::{Datatype, NamedTensor};
 use crate::verdicts::{VerdictKey, VerdictKind, Verdicts};
 use crate::worker::{self, Finished, LimitKeys, Worker, WorkerLimits};
+
+/// Changes when a trial finds out more or other things, so that what was found before is not taken.
+const REVISION: u32 = 2;
 
 /// Graphs tried at once: a hostile one keeps a core busy, and serving needs the others.
 const CONCURRENT_TRIALS: usize = 1;
@@ -76,6 +80,8 @@ pub struct Trial {
     pub outputs: Vec<OutputSize>,
     /// What the engine said of the run, if it failed.
     pub warning: Option<String>,
+    /// Whether rows of several callers may share a run.
+    pub rows: Rows,
 }
 
 /// One output of a run.
@@ -139,6 +145,8 @@ enum Line {
     OutOfMemory,
     /// The graph was loaded and run.
     Passed(Trial),
+    /// What came of running made-up rows together.
+    Rows(Rows),
 }
 
 /// Lets workers load and run graphs.
@@ -184,13 +192,29 @@ impl GraphTrials {
         backend: BackendKind,
     ) -> Result<Trial, GraphGateError> {
         self.backends.get(backend).map_err(GraphGateError::Engine)?;
+        let finished = self.worker(files, backend, &[]).await?;
+        let mut trial = judge(&finished, &self.limits(files), backend)?;
+        if matches!(trial.rows, Rows::Apart(_)) {
+            // In a process of its own: many rows may take more than a graph has to do with.
+            let finished = self.worker(files, backend, &["--rows"]).await?;
+            trial.rows = judge_rows(&finished);
+        }
+        Ok(trial)
+    }
+
+    async fn worker(
+        &self,
+        files: &GraphFiles,
+        backend: BackendKind,
+        more: &[&str],
+    ) -> Result<Finished, GraphGateError> {
         let library = self.backends.library(backend);
-        let args = arguments(files, backend, library, self.options.intra_op_threads);
-        let limits = self.limits(files);
-        let finished =
-            self.worker.run("graph-worker", args, &limits).await.map_err(GraphGateError::Worker)?;
+        let mut args = arguments(files, backend, library, self.options.intra_op_threads);
+        args.extend(more.iter().map(Into::into));
+        let finished = self.worker.run("graph-worker", args, &self.limits(files)).await;
+        let finished = finished.map_err(GraphGateError::Worker)?;
         self.metrics.worker(Gate::Graph, finished.took);
-        judge(&finished, &limits, backend)
+        Ok(finished)
     }
 }
 
@@ -221,8 +245,8 @@ impl GraphGate {
     ) -> Result<Trial, GraphGateError> {
         let engine = self.trials.backends.get(backend).map_err(GraphGateError::Engine)?.version();
         let threads = self.trials.options.intra_op_threads;
-        let key =
-            VerdictKey::new(VerdictKind::Graph, &(digests, backend.as_str(), engine, threads));
+        let key = (digests, backend.as_str(), engine, threads, REVISION);
+        let key = VerdictKey::new(VerdictKind::Graph, &key);
         if let Some(verdict) = self.remembered(&key, files) {
             return verdict;
         }
@@ -315,6 +339,16 @@ fn judge(
     }
 }
 
+/// What a worker's end means for rows that share a run.
+fn judge_rows(finished: &Finished) -> Rows {
+    let lines = finished.output.split(|byte| *byte == b'\n');
+    let found = lines.rev().find_map(|line| serde_json::from_slice(line).ok());
+    match (&finished.ended, found) {
+        (Ok(0), Some(Line::Rows(rows))) => rows,
+        _ => Rows::Mixed("running made-up rows together ended the worker".to_owned()),
+    }
+}
+
 /// What a worker is told to do.
 #[derive(Debug, Clone)]
 pub struct Task {
@@ -328,6 +362,8 @@ pub struct Task {
     pub library: Option<PathBuf>,
     /// Threads of one run.
     pub threads: NonZeroUsize,
+    /// Whether to run rows together.
+    pub rows: bool,
 }
 
 /// The worker's side: limits its own process, then reads, loads and runs the graph, and prints how far
@@ -385,6 +421,10 @@ fn attempt(task: &Task, output: &mut (dyn Write + Send)) -> Result<Line, String>
         Ok(signature) => signature,
         Err(error) => return Ok(Line::Refused(error.to_string())),
     };
+    let rows = match onnx.rows_stay_apart() {
+        Ok(()) => Rows::Apart(1),
+        Err(reason) => Rows::Mixed(beginning(&reason, WORDS_BYTES)),
+    };
     say(output, &Line::Begins(Check::GraphFiles))?;
     let external: Vec<_> = task
         .external
@@ -413,8 +453,11 @@ fn attempt(task: &Task, output: &mut (dyn Write + Send)) -> Result<Line, String>
     let started = Instant::now();
     let ran = probe(&*graph, &signature, &Cancel::new());
     let run_ms = milliseconds(started);
+    if task.rows {
+        return Ok(Line::Rows(rows::attempt(&*graph, &signature)));
+    }
     let trial = |outputs, warning| {
-        Line::Passed(Trial { resident_bytes, load_ms, run_ms, outputs, warning })
+        Line::Passed(Trial { resident_bytes, load_ms, run_ms, outputs, warning, rows })
     };
     let line = match ran {
         Ok(outputs) => trial(outputs.iter().take(KEPT_OUTPUTS).map(output_size).collect(), None),
@@ -465,7 +508,14 @@ mod tests {
         WorkerLimits { memory_bytes: 1 << 30, cpu_s: 5, file_bytes: 0, timeout_s: 9 };
 
     fn trial() -> Trial {
-        Trial { resident_bytes: 1, load_ms: 2, run_ms: 3, outputs: Vec::new(), warning: None }
+        Trial {
+            resident_bytes: 1,
+            load_ms: 2,
+            run_ms: 3,
+            outputs: Vec::new(),
+            warning: None,
+            rows: Rows::Mixed("not tried".to_owned()),
+        }
     }
 
     fn finished(ended: Result<i32, Death>, lines: &[Line]) -> Finished {

@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -14,8 +14,10 @@ use bytes::Bytes;
 use super::backend::{
     BackendKind, Backends, Cancel, LoadError, LoadOptions, LoadedGraph, RunError,
 };
+use super::gain::Gain;
 use super::gate::{GraphFiles, GraphGateError};
 use super::onnx::{Onnx, OnnxError};
+use super::rows::Rows;
 use crate::checks::Check;
 use crate::cost::Cost;
 use crate::digest::Digest;
@@ -43,10 +45,26 @@ pub struct Graph {
     bounded: bool,
     /// What its runs are learned to cost.
     cost: Cost,
+    /// Whether rows of several callers may share a run.
+    rows: Rows,
+    /// That they may not after all, because of what a run gave.
+    mixed: OnceLock<String>,
+    /// What they gain by it.
+    gain: Gain,
+    /// Rows of runs under way that callers may share.
+    running_rows: AtomicUsize,
     /// Why it is not run any more, if it is not.
     quarantine: ArcSwapOption<String>,
     /// Runs of it that hold a thread which was given up on.
     stuck: AtomicU32,
+}
+
+/// What is known of a graph before it is loaded, and what loading it takes.
+struct Facts {
+    signature: Signature,
+    bounded: bool,
+    rows: Rows,
+    bytes: u64,
 }
 
 impl Graph {
@@ -73,18 +91,24 @@ impl Graph {
 
     /// A graph that an engine of a test runs.
     #[cfg(test)]
-    pub(super) fn of_engine(loaded: Box<dyn LoadedGraph>, ledger: &Ledger, bounded: bool) -> Self {
+    pub(super) fn of_engine(
+        loaded: Box<dyn LoadedGraph>,
+        ledger: &Ledger,
+        bounded: bool,
+        rows: Rows,
+    ) -> Self {
         let account = ledger.object(ObjectKind::Graph, 0, &[]);
-        Self::new(Signature::default(), BackendKind::Rten, loaded, account, (0, bounded))
+        let facts = Facts { signature: Signature::default(), bounded, rows, bytes: 0 };
+        Self::new(facts, BackendKind::Rten, loaded, account)
     }
 
     fn new(
-        signature: Signature,
+        facts: Facts,
         backend: BackendKind,
         loaded: Box<dyn LoadedGraph>,
         account: ObjectAccount,
-        (bytes, bounded): (u64, bool),
     ) -> Self {
+        let Facts { signature, bounded, rows, bytes } = facts;
         Self {
             signature,
             backend,
@@ -93,6 +117,10 @@ impl Graph {
             bytes,
             bounded,
             cost: Cost::default(),
+            rows,
+            mixed: OnceLock::new(),
+            gain: Gain::default(),
+            running_rows: AtomicUsize::new(0),
             quarantine: ArcSwapOption::empty(),
             stuck: AtomicU32::new(0),
         }
@@ -102,6 +130,38 @@ impl Graph {
     /// again.
     pub fn is_bounded(&self) -> bool {
         self.bounded
+    }
+
+    /// The most rows of a run that callers share, or why they share none.
+    ///
+    /// # Errors
+    /// The reason.
+    pub fn shared_rows(&self) -> Result<usize, &str> {
+        match (&self.rows, self.mixed.get()) {
+            (Rows::Apart(most), None) => Ok(*most),
+            (Rows::Mixed(reason), _) | (_, Some(reason)) => Err(reason),
+        }
+    }
+
+    /// No callers share a run any more.
+    pub(super) fn mixes_rows(&self, reason: String) {
+        let _ = self.mixed.set(reason);
+    }
+
+    /// What is learned of shared runs: for each kind of inputs, for runs of up to so many rows, how long
+    /// a row takes and from how many runs that is known.
+    pub fn shared_times(&self) -> Vec<Vec<(usize, std::time::Duration, u32)>> {
+        self.gain.learned()
+    }
+
+    /// Rows of runs under way that callers may share.
+    pub(super) fn running_rows(&self) -> &AtomicUsize {
+        &self.running_rows
+    }
+
+    /// What rows gain that share a run.
+    pub(super) fn gain(&self) -> &Gain {
+        &self.gain
     }
 
     /// What its runs are learned to cost.
@@ -333,7 +393,8 @@ impl GraphStore {
         Err(GraphError::TooLarge { asset: asset.to_string(), bytes, limit: self.limit })
     }
 
-    /// The graph of `asset`, loaded now if nobody holds it yet. Blocks while it loads.
+    /// The graph of `asset`, loaded now if nobody holds it yet. Blocks while it loads. `rows` is what
+    /// the gate found.
     ///
     /// # Errors
     /// [`GraphError`], naming the asset and, where it is that, the operator the engine lacks.
@@ -342,6 +403,7 @@ impl GraphStore {
         asset: &AssetName,
         choice: BackendChoice,
         assets: &dyn AssetSource,
+        rows: Rows,
     ) -> Result<Arc<Graph>, GraphError> {
         let source = self.open(asset, assets)?;
         let load_error = |error| GraphError::Load { asset: asset.to_string(), error };
@@ -353,7 +415,7 @@ impl GraphStore {
         if let Some(graph) = slot.upgrade() {
             return Ok(graph);
         }
-        let graph = Arc::new(self.load_now(asset, source, backend)?);
+        let graph = Arc::new(self.load_now(asset, source, backend, rows)?);
         *slot = Arc::downgrade(&graph);
         Ok(graph)
     }
@@ -363,6 +425,7 @@ impl GraphStore {
         asset: &AssetName,
         source: GraphSource,
         backend: BackendKind,
+        rows: Rows,
     ) -> Result<Graph, GraphError> {
         let signature = source.onnx.signature().map_err(|error| onnx_error(asset, error))?;
         let GraphSource { onnx, external, .. } = source;
@@ -380,7 +443,7 @@ impl GraphStore {
         let grown = crate::engine::memory::resident_bytes().saturating_sub(before);
         let bytes = file_bytes.max(grown);
         let account = self.ledger.object(ObjectKind::Graph, bytes, &[]);
-        Ok(Graph::new(signature, backend, loaded, account, (bytes, bounded)))
+        Ok(Graph::new(Facts { signature, bounded, rows, bytes }, backend, loaded, account))
     }
 
     /// Forgets graphs that nobody holds any more and gives freed memory back to the system. Called

@@ -178,21 +178,7 @@ impl GuestState {
     /// Rows of axis 0, sharing the data; needs elements of one size.
     fn slice_rows(&self, of: &Resource<Tensor>, start: u32, count: u32) -> Result<Tensor, String> {
         let tensor = self.table.get(of).map_err(|error| error.to_string())?;
-        let (Some(size), Some((rows, rest))) =
-            (tensor.datatype().size(), tensor.shape().split_first())
-        else {
-            return Err(format!("{tensor:?} has no rows of equal size"));
-        };
-        let (start, count) = (start as usize, count as usize);
-        if start.checked_add(count).is_none_or(|end| end > *rows) {
-            return Err(format!(
-                "rows {start} to {start} + {count} reach past the {rows} there are"
-            ));
-        }
-        let row = rest.iter().product::<usize>() * size;
-        let data = tensor.data().slice(start * row..(start + count) * row);
-        let shape = std::iter::once(count).chain(rest.iter().copied()).collect();
-        Tensor::new(tensor.datatype(), shape, data).map_err(|error| error.to_string())
+        tensor.rows(start as usize, count as usize)
     }
 }
 

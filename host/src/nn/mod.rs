@@ -3,9 +3,11 @@
 
 pub mod backend;
 pub mod compute;
+mod gain;
 pub mod gate;
 pub mod graph;
 pub mod onnx;
+pub mod rows;
 
 pub(crate) mod bytes;
 pub(crate) mod guest;

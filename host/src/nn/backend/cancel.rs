@@ -39,6 +39,17 @@ impl Cancel {
         }
     }
 
+    /// One that is cancelled when all of `members` are, as long as the answer lives.
+    pub fn of_all<'a>(members: impl Iterator<Item = &'a Self>) -> Together {
+        let whole = Self::new();
+        let members: Vec<Self> = members.cloned().collect();
+        let all = Arc::new(All { members, whole: whole.clone() });
+        for member in &all.members {
+            member.attach(Arc::downgrade(&all) as Weak<dyn Stop>);
+        }
+        Together { whole, _all: all }
+    }
+
     /// Whether it was cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.0.cancelled.load(Ordering::SeqCst)
@@ -60,6 +71,33 @@ impl Cancel {
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Weak<dyn Stop>>> {
         // The list is whole whatever a panicking holder was doing.
         self.0.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says that nobody of several waits for a run any more.
+pub struct Together {
+    whole: Cancel,
+    /// Told of each of them that leaves.
+    _all: Arc<All>,
+}
+
+impl Together {
+    /// What stops the run.
+    pub fn cancel(&self) -> &Cancel {
+        &self.whole
+    }
+}
+
+struct All {
+    members: Vec<Cancel>,
+    whole: Cancel,
+}
+
+impl Stop for All {
+    fn stop(&self) {
+        if self.members.iter().all(Cancel::is_cancelled) {
+            self.whole.cancel();
+        }
     }
 }
 
@@ -86,6 +124,19 @@ mod tests {
 
     fn stops(run: &Counted) -> usize {
         run.0.load(Ordering::SeqCst)
+    }
+
+    #[test]
+    fn a_shared_run_is_stopped_when_the_last_has_left() {
+        let members = [Cancel::new(), Cancel::new(), Cancel::new()];
+        members[0].cancel();
+        let together = Cancel::of_all(members.iter());
+        members[2].cancel();
+        members[2].cancel();
+        assert!(!together.cancel().is_cancelled());
+        members[1].cancel();
+        assert!(together.cancel().is_cancelled());
+        assert!(Cancel::of_all(members.iter()).cancel().is_cancelled());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
-use super::{Outcome, lane};
+use super::{Outcome, job};
 use crate::ledger::InstanceAccount;
 use crate::nn::backend::Cancel;
 use crate::nn::graph::Graph;
@@ -104,7 +104,7 @@ impl InlineRun {
         let Self { graph, inputs } = self;
         let (outcome, took) = account.compute_inline(|| {
             catch_unwind(AssertUnwindSafe(|| graph.run(&inputs, &Cancel::new())))
-                .unwrap_or_else(|_| Err(lane::panicked()))
+                .unwrap_or_else(|_| Err(job::panicked()))
         });
         if outcome.is_ok() {
             graph.cost().learn(took, crate::tensor::total_bytes(&inputs));

@@ -1,84 +1,20 @@
 //! A lane: a bounded queue of jobs and the threads that run them.
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::oneshot;
-
-use super::Outcome;
-use crate::ledger::{ComputeStamp, EngineThread, Ledger, Share, VersionRow};
-use crate::nn::backend::{Cancel, RunError};
-use crate::nn::graph::Graph;
+use super::job::{self, Job};
+use crate::ledger::{EngineThread, Ledger};
+use crate::nn::backend::RunError;
 use crate::priority;
-use crate::tensor::{NamedTensor, total_bytes};
-
-/// One run of a graph on behalf of one instance.
-pub(super) struct Job {
-    pub(super) graph: Arc<Graph>,
-    pub(super) inputs: Vec<NamedTensor>,
-    /// Marks the job in the account of the instance that waits for it.
-    pub(super) stamp: ComputeStamp,
-    /// Who pays for it.
-    pub(super) version: Arc<VersionRow>,
-    pub(super) cancel: Cancel,
-    pub(super) run: Arc<Run>,
-    pub(super) answer: oneshot::Sender<Outcome>,
-}
-
-/// How far a job has come, for those who do not run it.
-pub(super) struct Run {
-    lane: Arc<Lane>,
-    /// Set by its thread before it looks whether anybody still waits.
-    begun: OnceLock<Instant>,
-    phase: AtomicU8,
-}
-
-/// In the queue, or running.
-const OPEN: u8 = 0;
-/// It ended.
-const ENDED: u8 = 1;
-/// Its thread was given up on.
-const LOST: u8 = 2;
-
-impl Run {
-    pub(super) fn new(lane: Arc<Lane>) -> Self {
-        Self { lane, begun: OnceLock::new(), phase: AtomicU8::new(OPEN) }
-    }
-
-    pub(super) fn lane(&self) -> &Arc<Lane> {
-        &self.lane
-    }
-
-    /// When it began; none while it waits.
-    pub(super) fn begun(&self) -> Option<Instant> {
-        self.begun.get().copied()
-    }
-
-    pub(super) fn has_ended(&self) -> bool {
-        self.phase.load(Ordering::SeqCst) == ENDED
-    }
-
-    /// Gives up on its thread; `false` if it ended first.
-    pub(super) fn give_up(&self) -> bool {
-        self.leave_open(LOST)
-    }
-
-    /// It ended; `false` if its thread was given up on before.
-    fn end(&self) -> bool {
-        self.leave_open(ENDED)
-    }
-
-    fn leave_open(&self, to: u8) -> bool {
-        self.phase.compare_exchange(OPEN, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
-    }
-}
 
 /// What threads of a lane are started with.
 pub(super) struct Spawner {
     pub(super) ledger: Arc<Ledger>,
+    /// Counts calls whose run was shared.
+    pub(super) shared_calls: Arc<AtomicU64>,
     pub(super) low_priority: bool,
 }
 
@@ -193,56 +129,34 @@ impl Lane {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pop(&self) -> Option<Job> {
-        let mut queue = self
-            .arrived
-            .wait_while(self.lock(), |queue| queue.jobs.is_empty() && !queue.closed)
-            .unwrap_or_else(PoisonError::into_inner);
-        queue.jobs.pop_front()
+    /// The next job, and those that share its run; none when closed and empty.
+    fn pop(&self) -> Option<Vec<Job>> {
+        let mut queue = self.lock();
+        while queue.jobs.is_empty() && !queue.closed {
+            queue = self.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        let threads = queue.threads;
+        let first = queue.jobs.pop_front()?;
+        Some(job::with_company(first, &mut queue.jobs, threads))
     }
 
     /// A thread's life: jobs until the lane is closed, or until it was given up on and replaced.
     fn serve(&self, row: &mut EngineThread) {
-        while let Some(job) = self.pop() {
-            if !run_job(job, row) {
-                self.lock().lost -= 1;
+        while let Some(jobs) = self.pop() {
+            if jobs.len() > 1 {
+                self.spawner.shared_calls.fetch_add(jobs.len() as u64, Ordering::Relaxed);
+            }
+            if let Err(left) = job::run(jobs, row) {
+                let mut queue = self.lock();
+                queue.lost -= 1;
+                // They were accepted, whatever the queue's length.
+                left.into_iter().for_each(|job| queue.jobs.push_front(job));
+                drop(queue);
+                self.arrived.notify_one();
                 return;
             }
         }
         self.lock().threads -= 1;
         self.ended.notify_all();
     }
-}
-
-/// The error of a run that panicked.
-pub(super) fn panicked() -> RunError {
-    RunError::failed("the compute backend panicked")
-}
-
-/// Runs a job that somebody still waits for; `false` if this thread was given up on meanwhile.
-fn run_job(job: Job, row: &mut EngineThread) -> bool {
-    let Job { graph, inputs, stamp, version, cancel, run, answer } = job;
-    let begun = *run.begun.get_or_init(Instant::now);
-    // After `begun` is set: a caller that leaves now either finds it, or is found to have left.
-    if answer.is_closed() {
-        return run.end();
-    }
-    let work = row.begin();
-    let computing = stamp.start();
-    let outcome = catch_unwind(AssertUnwindSafe(|| graph.run(&inputs, &cancel)))
-        .unwrap_or_else(|_| Err(panicked()));
-    // Both accounts are closed before the answer goes out, so that whoever has it finds them settled.
-    drop(computing);
-    let abandoned = answer.is_closed();
-    work.finish(&[Share { version: &version, rows: 1, abandoned }], 1);
-    if outcome.is_ok() {
-        graph.cost().learn(begun.elapsed(), total_bytes(&inputs));
-    }
-    let kept = run.end();
-    if !kept {
-        graph.stuck_run_ended();
-    }
-    // A caller that left in this very moment is not there to be told.
-    let _ = answer.send(outcome);
-    kept
 }

@@ -7,6 +7,7 @@ use super::*;
 use crate::digest::Digest;
 use crate::ledger::Clock;
 use crate::nn::backend::{LoadedGraph, RunErrorKind};
+use crate::nn::rows::Rows;
 
 /// A graph whose runs end when they are told to, and no sooner: no engine could be more stubborn.
 #[derive(Default)]
@@ -38,6 +39,10 @@ impl LoadedGraph for Arc<Stubborn> {
     }
 }
 
+fn mixed() -> Rows {
+    Rows::Mixed("a test's".to_owned())
+}
+
 struct Bench {
     ledger: Arc<Ledger>,
     threads: ComputeThreads,
@@ -67,7 +72,7 @@ fn bench(change: impl FnOnce(&mut ComputeSettings)) -> Bench {
 
 impl Bench {
     fn graph(&self, stubborn: &Arc<Stubborn>) -> Arc<Graph> {
-        Arc::new(Graph::of_engine(Box::new(Arc::clone(stubborn)), &self.ledger, false))
+        Arc::new(Graph::of_engine(Box::new(Arc::clone(stubborn)), &self.ledger, false, mixed()))
     }
 
     /// A graph whose runs wait for a word, and the receiver that hears of their beginning.
@@ -101,7 +106,7 @@ async fn until(mut holds: impl FnMut() -> bool) {
 async fn is_left(bench: &mut Bench, bounded: bool) -> bool {
     let quick = Arc::new(Stubborn::default());
     quick.end();
-    let graph = Arc::new(Graph::of_engine(Box::new(quick), &bench.ledger, bounded));
+    let graph = Arc::new(Graph::of_engine(Box::new(quick), &bench.ledger, bounded, mixed()));
     let inline = bench.payer.inline.clone();
     // Nothing is known of its first run, and nobody attends the second.
     bench.run(&graph).await.unwrap();
@@ -201,6 +206,137 @@ async fn threads_that_may_not_be_lost_are_not_replaced() {
     assert_eq!(bench.threads.handle().lost_threads(), 0);
     stubborn.end();
     bench.run(&bench.quick()).await.unwrap();
+}
+
+/// A graph of `y = 2 x` by rows, which keeps what it was given; the value -1 fails, whoever's it is.
+#[derive(Default)]
+struct Doubling {
+    runs: Mutex<Vec<usize>>,
+    /// Rows that it loses where there are several.
+    loses: usize,
+}
+
+impl LoadedGraph for Arc<Doubling> {
+    fn run(&self, inputs: &[NamedTensor], _: &Cancel) -> Outcome {
+        let (_, x) = &inputs[0];
+        let rows = x.shape()[0];
+        self.runs.lock().unwrap().push(rows);
+        let values = x.data().iter().map(|value| value.wrapping_mul(2)).collect::<Vec<_>>();
+        if x.data().contains(&u8::MAX) {
+            return Err(RunError::failed("it does not take -1"));
+        }
+        let kept = if rows > 1 { rows - self.loses } else { rows };
+        Ok(vec![row("y", &values[..kept])])
+    }
+
+    fn bytes(&self) -> u64 {
+        0
+    }
+}
+
+/// INT8 `[values]`.
+fn row(name: &str, values: &[u8]) -> NamedTensor {
+    let shape = vec![values.len()];
+    let tensor =
+        crate::tensor::Tensor::new(crate::tensor::Datatype::Int8, shape, values.to_vec().into());
+    (name.to_owned(), tensor.unwrap())
+}
+
+/// Calls a graph that shares runs with each of `inputs`, while the only thread is busy, and gives what
+/// came of them and the rows of each run.
+async fn shared(
+    bench: &Bench,
+    doubling: Doubling,
+    inputs: &[u8],
+    payer: impl Fn(usize) -> Payer,
+) -> (Vec<Outcome>, Vec<usize>) {
+    let doubling = Arc::new(doubling);
+    let engine = Box::new(Arc::clone(&doubling));
+    let graph = Arc::new(Graph::of_engine(engine, &bench.ledger, false, Rows::Apart(32)));
+    // So that it is known how long a run takes, and what company gains is not.
+    let (stubborn, long, begins) = bench.stubborn();
+    let compute = bench.threads.handle();
+    let mut running = std::pin::pin!(bench.run(&long));
+    until(|| begins.try_recv().is_ok() || ended(&mut running)).await;
+    for rows in [1, 2, 4, 8] {
+        let class = crate::nn::gain::Class::of(&[row("x", &[0])]);
+        let _ = graph.gain().choose(class, rows);
+        for _ in 0..8 {
+            graph.gain().learn(class, rows, Duration::from_micros(100));
+        }
+    }
+    let calls = inputs.iter().enumerate().map(|(index, input)| {
+        let (compute, graph, payer) = (compute.clone(), Arc::clone(&graph), payer(index));
+        let input = vec![row("x", &[*input])];
+        tokio::spawn(async move { compute.run(graph, input, &payer).await })
+    });
+    let calls: Vec<_> = calls.collect();
+    until(|| compute.waiting() == inputs.len()).await;
+    stubborn.end();
+    running.await.unwrap();
+    let mut outcomes = Vec::new();
+    for call in calls {
+        outcomes.push(call.await.unwrap());
+    }
+    let runs = doubling.runs.lock().unwrap().clone();
+    (outcomes, runs)
+}
+
+#[tokio::test]
+async fn callers_who_wait_share_a_run_and_each_gets_its_own_rows() {
+    let bench = bench(|settings| settings.queue_length = 16);
+    let inputs = [1, 2, 3, 4, 5];
+    let (outcomes, runs) =
+        shared(&bench, Doubling::default(), &inputs, |_| bench.payer.clone()).await;
+    for (input, outcome) in inputs.iter().zip(outcomes) {
+        assert_eq!(outcome.unwrap(), [row("y", &[input * 2])]);
+    }
+    assert_eq!(runs, [5]);
+}
+
+#[tokio::test]
+async fn of_callers_who_share_a_run_only_the_one_at_fault_is_told() {
+    let bench = bench(|settings| settings.queue_length = 16);
+    let inputs = [1, u8::MAX, 3];
+    let (outcomes, runs) =
+        shared(&bench, Doubling::default(), &inputs, |_| bench.payer.clone()).await;
+    assert_eq!(outcomes[0].clone().unwrap(), [row("y", &[2])]);
+    assert!(outcomes[1].clone().unwrap_err().to_string().contains("does not take -1"));
+    assert_eq!(outcomes[2].clone().unwrap(), [row("y", &[6])]);
+    assert_eq!(runs, [3, 1, 1, 1]);
+}
+
+#[tokio::test]
+async fn callers_of_different_versions_share_no_run() {
+    let bench = bench(|settings| settings.queue_length = 16);
+    let other =
+        bench.ledger.version(&"m".parse().unwrap(), &"2".parse().unwrap(), Digest::of(b"another"));
+    let payer = |index| {
+        let version = if index % 2 == 0 { &bench.payer.version } else { &other };
+        Payer { version: Arc::clone(version), ..bench.payer.clone() }
+    };
+    let (outcomes, runs) = shared(&bench, Doubling::default(), &[1, 2, 3], payer).await;
+    assert!(outcomes.iter().all(Result::is_ok));
+    assert_eq!(runs, [2, 1]);
+}
+
+#[tokio::test]
+async fn a_graph_that_loses_rows_of_a_shared_run_shares_none_any_more() {
+    let bench = bench(|settings| settings.queue_length = 16);
+    let doubling = Doubling { loses: 1, ..Doubling::default() };
+    let (outcomes, runs) = shared(&bench, doubling, &[1, 2], |_| bench.payer.clone()).await;
+    assert_eq!(outcomes[1].clone().unwrap(), [row("y", &[4])]);
+    assert_eq!(runs, [2, 1, 1]);
+}
+
+#[tokio::test]
+async fn with_one_row_as_the_most_every_call_runs_alone() {
+    let alone = |settings: &mut ComputeSettings| {
+        (settings.queue_length, settings.shared_rows) = (16, 1);
+    };
+    let bench = bench(alone);
+    let (_, runs) = shared(&bench, Doubling::default(), &[1, 2, 3], |_| bench.payer.clone()).await;
+    assert_eq!(runs, [1, 1, 1], "compute.shared_rows");
 }
 
 #[tokio::test]

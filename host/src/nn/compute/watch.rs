@@ -4,7 +4,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::lane::Run;
+use super::job::Run;
 use crate::nn::graph::Graph;
 
 /// A run whose caller has left.
@@ -15,7 +15,8 @@ pub(super) struct Abandoned {
     pub(super) due: Instant,
 }
 
-/// Runs to be watched. As many as there are threads at most: only a run that has begun gets here.
+/// Runs to be watched. Only a run that has begun gets here: as many as there are threads, and those
+/// that share theirs.
 pub(super) struct Watch {
     list: Mutex<List>,
     changed: Condvar,

@@ -12,6 +12,7 @@ pub mod elements;
 mod external;
 pub mod limits;
 pub mod proto;
+mod rows;
 mod signature;
 mod walk;
 
@@ -171,6 +172,18 @@ impl Onnx {
     /// it longer.
     pub fn is_bounded(&self) -> bool {
         bounded::is_bounded(&self.model)
+    }
+
+    /// Proves that each output's row follows from the same row of the inputs alone, so that rows of
+    /// several callers may share a run.
+    ///
+    /// # Errors
+    /// Why that is not so, or cannot be proven.
+    pub fn rows_stay_apart(&self) -> Result<(), String> {
+        if !self.signature().is_ok_and(|signature| signature.batch) {
+            return Err("axis 0 of its inputs and outputs does not carry one name".to_owned());
+        }
+        rows::stay_apart(&self.model)
     }
 
     /// The assets that hold weights of this model.
