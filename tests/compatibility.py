@@ -16,6 +16,20 @@ HEAD = """# Compatibility
 Which clients were tried, each as its maintainers publish it, and what works. This page is made from
 the tests that call them (`cargo xtask compatibility`), and the tests compare it with themselves:
 what stands here is run against a real server before every merge.
+
+What clients of Triton may find different:
+
+- The request parameter `timeout` is a deadline for the whole answer, never later than the host's own
+  (`limits.request_timeout_ms`), whatever the model.
+- The request parameter `priority` is taken and not acted on, as by a model of Triton's without levels of
+  priority.
+- A model of the task `chat` or `completion` is decoupled: `ModelStreamInfer` sends what it emits, each
+  part with `triton_final_response` false, and at last its answer, with the parameter true. The last is
+  never empty, whether a client asked for that or not. `ModelInfer` and REST give its answer alone,
+  where Triton refuses. Any other model answers a message once.
+- `unload` lasts until `load`, until another version is published, or until the server starts again.
+- `load` takes no `config` and no files: a version never changes.
+- Shared memory is off.
 """
 
 COLUMNS = "| method | works | test |\n| --- | --- | --- |\n"

@@ -63,8 +63,10 @@ impl LogSettings {
             "log_warning" => self.log_warning = flag()?,
             "log_error" => self.log_error = flag()?,
             "log_verbose_level" => {
-                let level = value.as_u64().and_then(|level| u32::try_from(level).ok());
-                self.log_verbose_level = level.ok_or_else(|| wanted("a whole number"))?;
+                // JSON has one kind of number: 1.0 is a whole one.
+                let level = value.as_f64().filter(|level| level.fract() == 0.0);
+                let level = level.filter(|level| (0.0..=f64::from(u32::MAX)).contains(level));
+                self.log_verbose_level = level.ok_or_else(|| wanted("a whole number"))? as u32;
             }
             "log_format" if value.as_str() == Some(FORMAT) => {}
             "log_format" => return Err(wanted("ISO8601, the only format of this server's log")),

@@ -8,6 +8,7 @@ use crate::grpc::proto::{
     DataType, ModelConfig, ModelInput, ModelInstanceGroup, ModelOutput, ModelParameter,
     ModelTransactionPolicy,
 };
+use crate::http::task;
 use crate::registry::Version;
 use crate::tensor::Datatype;
 use crate::version::{Signature, TensorSpec};
@@ -47,7 +48,9 @@ pub fn describe(version: &Version, platform: &str, request_bytes: u64) -> ModelC
             kind: Kind::Cpu.into(),
         }],
         parameters: record.config.iter().map(parameter).collect::<BTreeMap<_, _>>(),
-        model_transaction_policy: Some(ModelTransactionPolicy { decoupled: false }),
+        model_transaction_policy: Some(ModelTransactionPolicy {
+            decoupled: task::generates(signature),
+        }),
     }
 }
 

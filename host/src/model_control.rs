@@ -2,7 +2,8 @@
 //!
 //! Every published version is there to be called, loaded at its first call. A client may have one loaded
 //! before, and may unload a model: what it holds of memory is let go, and it is not served until it is
-//! loaded again. Nothing of that is recorded; after a restart all models are served.
+//! loaded again, or gets another version. Nothing of that is recorded; after a restart all models are
+//! served.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -34,6 +35,13 @@ impl Unloaded {
         }
         Err(Error::new(Kind::ModelUnavailable, format!("the model {model} is unloaded"))
             .remedy(format!("load it: POST /v2/repository/models/{model}/load")))
+    }
+
+    /// Has a model served again.
+    pub fn lift(&self, model: &ModelName) {
+        if self.0.load().contains(model) {
+            self.change(|models| _ = models.remove(model));
+        }
     }
 
     /// Keeps only the models that still exist.
@@ -90,9 +98,7 @@ pub async fn load(host: &Arc<Host>, model: &str) -> Result<(), Error> {
     let limit = Duration::from_millis(host.admission().limits().request_timeout_ms);
     let loaded = host.deployments().get(version, Instant::now() + limit).await;
     loaded.map_err(|error| failed(&Error::from(error)))?;
-    host.unloaded().change(|models| {
-        models.remove(&known.name);
-    });
+    host.unloaded().lift(&known.name);
     Ok(())
 }
 

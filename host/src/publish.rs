@@ -225,6 +225,8 @@ async fn check_and_commit(
     }
     // It is loaded already: the first call finds it ready.
     host.deployments().adopt(&published, deployment);
+    // Whoever publishes a version wants the model served, whatever a client did before.
+    host.unloaded().lift(&model);
     tracing::info!(%model, %version, digest = %published.digest, "published");
     Ok(Published { version: published, outcome: Outcome::Created, warnings })
 }

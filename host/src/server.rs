@@ -15,13 +15,13 @@ use crate::grpc;
 use crate::host::Host;
 use crate::http::accept::Connections;
 use crate::http::account::Account;
-use crate::http::admit::{Permit, Receiving};
+use crate::http::admit::{Permit, Receiving, blame};
 use crate::http::body::Body;
 use crate::http::openai::{self, OpenAi, Operation};
 use crate::http::protocol::Protocol;
 use crate::http::request_body::{self, RequestBody};
 use crate::http::route::{Called, Route, route};
-use crate::http::stream::{self, Answer, Request as Decoded};
+use crate::http::stream::{self, Answer, Request as Decoded, Running};
 use crate::http::{
     authenticate, compress, control, decode, documents, encode, generate as generation, management,
     shed,
@@ -104,7 +104,10 @@ async fn infer(
     }
     let decoding = decode::infer(head, body, &mut receiving, limits, signature);
     let request = Account::time(&mut account.stages.decode, decoding).await?;
-    let (outputs, permit) = call(host, &called, request.inputs, receiving, account).await?;
+    request.timeout.into_iter().for_each(|timeout| receiving.due(timeout));
+    let answer = call(host, &called, request.inputs, receiving, account).await;
+    let (outputs, permit) =
+        answer.map_err(|error| blame(error, request.timeout, limits.request_timeout_ms))?;
 
     account.encode(|| {
         encode::infer(&called, request.id.as_deref(), &request.outputs, &outputs, permit)
@@ -170,6 +173,22 @@ pub(crate) async fn call(
 ) -> Result<(Vec<NamedTensor>, Permit), Error> {
     let (ready, permit) = acquired(host, called, inputs, receiving, account).await?;
     Ok((answered(host, ready, account).await?, permit))
+}
+
+/// The same where the protocol sends what the model emits meanwhile.
+///
+/// # Errors
+/// What the call fails with before it has begun.
+pub(crate) async fn begin(
+    host: &Arc<Host>,
+    called: &Called,
+    inputs: Vec<NamedTensor>,
+    receiving: Receiving,
+    account: &mut Account,
+) -> Result<(Running, Permit), Error> {
+    let ((deployment, call), mut permit) =
+        acquired(host, called, inputs, receiving, account).await?;
+    Ok((Running::begin(host, deployment, call, &mut permit)?, permit))
 }
 
 /// admit → acquire: a call that is ready to run, and the permit for it.

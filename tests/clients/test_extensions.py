@@ -41,7 +41,10 @@ class Blocking(unittest.TestCase):
 
     def test_the_extensions_are_listed(self):
         extensions = self.client.get_server_metadata()["extensions"]
-        for extension in ("logging", "model_configuration", "model_repository", "statistics"):
+        for extension in (
+            *("generate", "generate_stream", "logging", "model_configuration"),
+            *("model_repository", "statistics"),
+        ):
             self.assertIn(extension, extensions)
 
     @covers("get_model_config")
@@ -56,6 +59,8 @@ class Blocking(unittest.TestCase):
         # The presence of either would choose a scheduler.
         self.assertFalse({"sequence_batching", "dynamic_batching"} & set(config))
         self.assertEqual(self.client.get_model_config("mnist", "1.0.0"), config)
+        parrot = self.client.get_model_config("parrot")
+        self.assertEqual(parrot["model_transaction_policy"], {"decoupled": True})
 
     @covers("get_inference_statistics")
     def test_get_inference_statistics(self):

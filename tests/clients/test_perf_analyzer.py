@@ -13,8 +13,11 @@ from .covers import covers
 from .graphs import identity, publish
 from .models import ADDRESS
 
-# Short windows, as many as it takes for any result: what is measured is not the matter here.
-WINDOWS = ["-p", "500", "--max-trials", "3", "--stability-percentage", "999"]
+# Short windows, as many as it takes for any result: what is measured is not the matter here. Where somebody
+# asked for it (`cargo xtask soak`) windows are long, and it must find three that agree.
+SHORT = ["-p", "500", "--max-trials", "3", "--stability-percentage", "999"]
+LONG = ["-p", "10000", "--max-trials", "20", "--stability-percentage", "25"]
+WINDOWS = LONG if os.environ.get("MODELET_SOAK") else SHORT
 
 
 @unittest.skipUnless(platform.machine() == "x86_64", "it is published for x86-64 alone")

@@ -85,6 +85,12 @@ class Blocking(unittest.TestCase):
         self.assertEqual(answer["model_version"], "1.0.0")
         self.assertEqual(answer["id"], "seven")
 
+    def test_a_time_of_the_request_ends_it_and_a_priority_does_not(self):
+        photograph = [tensor(load("coffee"))]
+        with self.assertRaisesRegex(InferenceServerException, "deadline"):
+            self.client.infer("efficientnet-lite0", photograph, timeout=1000)
+        self.client.infer("efficientnet-lite0", photograph, timeout=60_000_000, priority=1)
+
     def test_compressed_requests_and_responses_are_understood(self):
         # The plain answer is the one to compare with; it is large enough to be worth compressing.
         image = [tensor(load("coffee"))]

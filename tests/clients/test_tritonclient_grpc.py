@@ -2,6 +2,7 @@
 themselves, compared with those that the client was built from."""
 
 import asyncio
+import json
 import queue
 import unittest
 
@@ -36,6 +37,15 @@ def tensor(images):
     """The input of either model."""
     image = client.InferInput("image", list(images.shape), "FP32")
     return image.set_data_from_numpy(images)
+
+
+def texts(**inputs):
+    """Inputs of one text each."""
+    made = []
+    for name, text in inputs.items():
+        made.append(client.InferInput(name, [1], "BYTES"))
+        made[-1].set_data_from_numpy(np.array([text.encode()], object))
+    return made
 
 
 def setUpModule():
@@ -202,6 +212,59 @@ class Blocking(unittest.TestCase):
         self.client.async_stream_infer("mnist", [tensor(images[:1])])
         self.assertIsNone(answers.get(timeout=PATIENCE)[1])
         self.client.stop_stream()
+
+    def test_stream_infer_of_a_model_that_emits(self):
+        self.assertTrue(self.decoupled("parrot"))
+        self.assertFalse(self.decoupled("mnist"))
+        answers = queue.Queue()
+        self.client.start_stream(lambda result, error: answers.put((result, error)))
+        for empty_final in (False, True):
+            self.client.async_stream_infer(
+                "parrot",
+                texts(messages=json.dumps("one two three"), parameters="{}"),
+                request_id="7",
+                enable_empty_final_response=empty_final,
+            )
+            parts, whole = [], None
+            while whole is None:
+                result, error = answers.get(timeout=PATIENCE)
+                self.assertIsNone(error)
+                response = result.get_response()
+                self.assertEqual((response.id, response.model_version), ("7", "1.0.0"))
+                text = result.as_numpy("text")[0].decode()
+                if response.parameters["triton_final_response"].bool_param:
+                    whole = text
+                else:
+                    # Of the outputs there is what the model emits.
+                    self.assertEqual(len(response.outputs), 1)
+                    parts.append(text)
+            self.assertEqual((parts, whole), (["one ", "two ", "three"], "one two three"))
+            self.assertEqual(result.as_numpy("usage").tolist(), [3, 3])
+        # What fails behind a part is an error of its message alone.
+        self.client.async_stream_infer(
+            "parrot", texts(messages=json.dumps("one !fail later"), parameters="{}")
+        )
+        self.assertEqual(answers.get(timeout=PATIENCE)[0].as_numpy("text")[0], b"one")
+        self.assertRegex(str(answers.get(timeout=PATIENCE)[1]), "later")
+        self.client.async_stream_infer("mnist", [tensor(load("digit-7"))])
+        self.assertIsNone(answers.get(timeout=PATIENCE)[1])
+        self.client.stop_stream()
+        # Outside of a stream it is asked for all at once.
+        whole = self.client.infer(
+            "parrot", texts(messages=json.dumps("one two"), parameters="{}")
+        )
+        self.assertEqual(whole.as_numpy("text")[0], b"one two")
+
+    def decoupled(self, model):
+        """Whether a model's configuration says that a request may have several answers."""
+        config = self.client.get_model_config(model).config
+        return config.model_transaction_policy.decoupled
+
+    def test_a_time_of_the_request_ends_it_and_a_priority_does_not(self):
+        photograph = tensor(np.zeros((1, *MODELS["efficientnet-lite0"]), np.float32))
+        with self.assertRaisesRegex(InferenceServerException, "DEADLINE_EXCEEDED"):
+            self.client.infer("efficientnet-lite0", [photograph], timeout=1000)
+        self.client.infer("efficientnet-lite0", [photograph], timeout=60_000_000, priority=1)
 
     def test_stream_infer_that_ends_with_its_first_error(self):
         answers = queue.Queue()

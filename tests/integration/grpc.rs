@@ -7,12 +7,16 @@ use flate2::write::GzEncoder;
 use h2::client::SendRequest;
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request};
+use modelet_host::grpc::proto::infer_parameter::ParameterChoice;
 use modelet_host::grpc::proto::model_infer_request::InferInputTensor;
-use modelet_host::grpc::proto::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
+use modelet_host::grpc::proto::{
+    InferParameter, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse,
+};
 use prost::Message as _;
 
-use crate::guests::{publish, spinner};
+use crate::guests::{publish, publish_as, spinner};
 use crate::harness::{PATIENCE, Server, eventually, floats, model_file};
+use crate::streams::{SPIN_FOR_EVER, emitter, polite_emitter};
 
 /// A guest of so many rounds goes on for minutes.
 const FOREVER: u64 = 100_000_000_000;
@@ -254,6 +258,111 @@ fn a_deadline_of_the_clients_own_ends_the_call_and_is_no_limit_of_the_hosts() {
         }
     });
     assert_eq!(server.refusals("limits.request_timeout_ms"), 0);
+}
+
+#[test]
+fn a_time_that_the_request_gives_ends_it_as_the_clients_own_does() {
+    let server = spinning(FOREVER, "");
+    let mut asked = digit("spin");
+    let choice = Some(ParameterChoice::Int64Param(200_000));
+    asked.parameters.insert("timeout".into(), InferParameter { parameter_choice: choice });
+    let frame = framed(0, &asked.encode_to_vec());
+    run(async {
+        let client = Client::connect(&server).await;
+        for method in [INFER, STREAM] {
+            let metadata = [("triton_grpc_error", "true")];
+            let ended = client.call(method, &metadata, frame.clone()).await;
+            assert_eq!(ended.status(), DEADLINE_EXCEEDED, "{method}");
+            assert_eq!(ended.header("modelet-limit"), "");
+        }
+    });
+    assert_eq!(server.refusals("limits.request_timeout_ms"), 0);
+}
+
+/// The messages of a stream: the parameter that says which is the last, or the error.
+fn finals(messages: &[Bytes]) -> Vec<Result<bool, String>> {
+    let read = |message: &Bytes| {
+        let ModelStreamInferResponse { error_message, infer_response } =
+            ModelStreamInferResponse::decode(message.clone()).unwrap();
+        let Some(answer) = infer_response else { return Err(error_message) };
+        assert_eq!(answer.raw_output_contents[0].len(), 4 * 784);
+        let last = answer.parameters["triton_final_response"].parameter_choice.as_ref();
+        Ok(*last.unwrap() == ParameterChoice::BoolParam(true))
+    };
+    messages.iter().map(read).collect()
+}
+
+#[test]
+fn what_a_model_that_generates_emits_is_a_message_each_and_its_answer_the_last() {
+    let server = Server::start();
+    publish_as(&server, "chat", &emitter(3, ""), Some("chat"));
+    publish_as(&server, "plain", &polite_emitter(), None);
+    publish_as(&server, "late", &emitter(1, "unreachable"), Some("chat"));
+    let config = |model: &str| server.get(&format!("/v2/models/{model}/config")).ok().json();
+    let decoupled = |model: &str| config(model)["model_transaction_policy"]["decoupled"].clone();
+    assert_eq!((decoupled("chat"), decoupled("plain")), (true.into(), false.into()));
+    run(async {
+        let client = Client::connect(&server).await;
+        let streamed = |model: &'static str| {
+            let client = &client;
+            async move { client.call(STREAM, &[], request(model)).await }
+        };
+        let ended = streamed("chat").await;
+        let wanted = [Ok(false), Ok(false), Ok(false), Ok(true)];
+        assert_eq!((ended.status(), &*finals(&ended.messages)), (OK, &wanted[..]));
+        // One that nobody knows to answer more than once answers once.
+        assert_eq!(finals(&streamed("plain").await.messages), [Ok(true)]);
+        let late = streamed("late").await;
+        let answers = finals(&late.messages);
+        assert_eq!((late.status(), answers.len(), &answers[0]), (OK, 2, &Ok(false)));
+        assert!(answers[1].as_ref().unwrap_err().contains("stopped"), "{answers:?}");
+        // Outside of a stream nothing is emitted, and this guest insists.
+        assert_eq!(client.call(INFER, &[], request("chat")).await.status(), "13");
+    });
+    let ok = "modelet_inferences_total{model=\"chat\",version=\"1\",outcome=\"ok\"}";
+    assert_eq!(server.count(ok), 1);
+    assert_eq!(server.metric("modelet_inflight_bytes"), 0);
+}
+
+#[test]
+fn a_client_that_leaves_a_stream_of_parts_ends_the_call() {
+    let server = Server::start();
+    publish_as(&server, "chat", &emitter(1, SPIN_FOR_EVER), Some("chat"));
+    run(async {
+        let client = Client::connect(&server).await;
+        let mut call = client.begin(STREAM, &[]).await;
+        call.send(request("chat"), false);
+        let (mut sending, mut answering) = call.answering().await;
+        assert_eq!(finals(&[answering.message().await.unwrap()]), [Ok(false)]);
+        sending.send_reset(h2::Reason::CANCEL);
+    });
+    eventually("the end of the call", || server.metric("modelet_instances") == 0);
+    let gone = "modelet_inferences_total{model=\"chat\",version=\"1\",outcome=\"client_gone\"}";
+    eventually("it is counted", || server.count(gone) == 1);
+    assert_eq!(server.metric("modelet_inflight_bytes"), 0);
+}
+
+#[test]
+fn a_guest_waits_for_a_grpc_client_that_does_not_read() {
+    const PARTS: u32 = 8_000;
+    let server = Server::builder().config("[limits]\nstream_bytes = 20000\n").start();
+    publish_as(&server, "chat", &emitter(PARTS, ""), Some("chat"));
+    run(async {
+        let client = Client::connect(&server).await;
+        let mut call = client.begin(STREAM, &[]).await;
+        call.send(request("chat"), true);
+        let (_sending, mut answering) = call.answering().await;
+        answering.message().await.unwrap();
+        // Far more than the stream's window takes is there to be sent.
+        for _ in 0..200 {
+            let held = server.holdings();
+            assert_eq!(held.inflight_requests, 1);
+            assert!(held.inflight_bytes < 200_000, "{held:?}");
+        }
+        let ended = answering.end().await;
+        assert_eq!((ended.status(), ended.messages.len()), (OK, PARTS as usize));
+    });
+    eventually("nothing is held", || server.holdings().inflight_bytes == 0);
 }
 
 #[test]

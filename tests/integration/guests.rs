@@ -42,6 +42,16 @@ pub(crate) fn publish(server: &Server, model: &str, component: &[u8], max_instan
     server.publish(model, "1", &parts).ok();
 }
 
+/// Publishes a component of a task, or of none, beside the graph of MNIST.
+#[track_caller]
+pub(crate) fn publish_as(server: &Server, model: &str, component: &[u8], task: Option<&str>) {
+    let manifest = json!({ "task": task }).to_string();
+    let graph = model_file("mnist.onnx");
+    let parts: [(&str, &[u8]); 3] =
+        [("manifest", manifest.as_bytes()), ("component", component), ("asset:model.onnx", &graph)];
+    server.publish(model, "1", &parts).ok();
+}
+
 /// The graph of `modelet new`, which the components below call.
 const TEMPLATE: &[u8] = include_bytes!("../../cli/template/model.onnx");
 

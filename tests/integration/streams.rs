@@ -25,15 +25,20 @@ const EMIT: &str = r#"
     (call $emit (i32.const 272) (i32.const 1) (i32.const 512))
     (if (i32.load8_u (i32.const 512)) (then unreachable))"#;
 
-const SPIN_FOR_EVER: &str = "(loop $for_ever (br $for_ever))";
+pub(crate) const SPIN_FOR_EVER: &str = "(loop $for_ever (br $for_ever))";
 
 /// A guest that emits so often, does something, and answers.
-fn emitter(times: u32, then: &str) -> Vec<u8> {
+pub(crate) fn emitter(times: u32, then: &str) -> Vec<u8> {
     let emit = format!(
         "(loop $again {EMIT} (local.set $i (i32.add (local.get $i) (i32.const 1)))
            (br_if $again (i32.lt_u (local.get $i) (i32.const {times}))))"
     );
     component(IMPORTS, "", &format!("{emit} {then} {ECHO}"))
+}
+
+/// A guest that emits once where that is wanted, and answers.
+pub(crate) fn polite_emitter() -> Vec<u8> {
+    component(IMPORTS, "", &format!("(if (call $is_streamed) (then {EMIT})) {ECHO}"))
 }
 
 /// A picture of zeros, as a field of a request.
@@ -95,6 +100,32 @@ fn parts_are_sent_as_they_come_and_the_answer_is_the_last() {
     assert_eq!(streamed.headers["modelet-version"], "1");
     ended_as(&server, "ok", 1);
     still_serves(&server);
+}
+
+#[test]
+fn the_buckets_of_a_streamed_call_add_up_to_the_life_of_its_instance() {
+    let server = Server::start();
+    publish(&server, "m", &emitter(50, ""), 1);
+    for _ in 0..3 {
+        // Read slowly enough that the guest waits now and then.
+        let mut stream = asked(&server, "m");
+        event(&mut stream);
+        server.get("/healthz").ok();
+        while stream.fill_buf().is_ok_and(|rest| !rest.is_empty()) {
+            event(&mut stream);
+            let mut end = String::new();
+            stream.read_line(&mut end).unwrap();
+        }
+    }
+    let document = server.get("/api/v1/instances").ok().json();
+    let instance = &document["instances"][0];
+    assert_eq!((&instance["uses"], &instance["state"]), (&json!(3), &json!("idle")));
+    let buckets = instance["buckets_ns"].as_object().unwrap();
+    let sum: u64 = buckets.values().map(|ns| ns.as_u64().unwrap()).sum();
+    assert_eq!(instance["lifetime_ns"], sum, "{buckets:?}");
+    for bucket in ["cold", "guest", "wait", "idle"] {
+        assert!(buckets[bucket].as_u64().unwrap() > 0, "{bucket}: {buckets:?}");
+    }
 }
 
 #[test]
@@ -186,8 +217,7 @@ fn a_caller_that_never_reads_its_stream_is_given_up() {
 fn nothing_is_emitted_where_nobody_asked_for_it() {
     let server = with_mnist(Server::start());
     // One that looks first answers, and one that does not is refused.
-    let body = format!("(if (call $is_streamed) (then {EMIT})) {ECHO}");
-    publish(&server, "polite", &component(IMPORTS, "", &body), 1);
+    publish(&server, "polite", &polite_emitter(), 1);
     let whole = server.post("/v2/models/polite/generate", &picture()).ok().json();
     assert_eq!(whole["logits"].as_array().unwrap().len(), 784);
     let streamed = server.post("/v2/models/polite/generate_stream", &picture()).ok();

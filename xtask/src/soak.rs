@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use anyhow::{Result, bail};
 
+use crate::demo;
+use crate::guests;
 use crate::process;
 use crate::setup::{self, Ready};
 use crate::stages::Stages;
@@ -25,6 +27,8 @@ pub(crate) struct Part {
 enum Work {
     /// Gives every decoder to libFuzzer.
     Fuzz,
+    /// Has Triton's load tester measure in long windows, over every protocol.
+    LoadTester,
     /// Runs the integration tests that this nextest expression picks at their full length, which they
     /// know by themselves.
     Tests(&'static str),
@@ -33,6 +37,7 @@ enum Work {
 /// All parts. Another kind of soak is another entry, with its line in the help of `args.rs`.
 pub(crate) const PARTS: &[Part] = &[
     Part { name: "fuzz", work: Work::Fuzz },
+    Part { name: "load-tester", work: Work::LoadTester },
     Part { name: "tests", work: Work::Tests("test(soak) | test(/^overload::/)") },
 ];
 
@@ -54,10 +59,18 @@ pub(crate) fn run(minutes: u32, parts: &[&Part]) -> Result<()> {
     for part in parts {
         stages.attempt(part.name, || match part.work {
             Work::Fuzz => fuzz::run(&ready, minutes),
+            Work::LoadTester => load_tester(&ready),
             Work::Tests(filter) => tests(&ready, filter),
         });
     }
     stages.finish()
+}
+
+fn load_tester(ready: &Ready) -> Result<()> {
+    guests::provide_toolchain()?;
+    demo::build(ready)?;
+    guests::build(ready)?;
+    suite::load_tester(ready)
 }
 
 fn tests(ready: &Ready, filter: &str) -> Result<()> {

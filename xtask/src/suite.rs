@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::bench;
+use crate::cache::Partial;
 use crate::check::{self, Part};
 use crate::demo;
 use crate::examples;
@@ -66,23 +68,51 @@ fn asset_tests(ready: &Ready) -> Result<()> {
 
 /// Runs the README's examples and the real clients against one server with the example models.
 fn against_a_server(ready: &Ready) -> Result<()> {
-    let data_dir = ready.scratch("examples")?;
-    let server = Server::start(ready, "127.0.0.1:0", data_dir.path())?;
-    demo::publish(ready, &server.url)?;
-    examples::publish(ready, &server.url)?;
-    examples::publish_test_guests(ready, &server.url)?;
-    run_examples(ready, &server.url)?;
-    let mut clients = ready.command(&ready.python);
-    clients.current_dir(workspace().join("tests")).env("MODELET_SERVER", &server.url);
-    clients.env("MODELET", ready.built("modelet")).env("MODELET_GUESTS", ready.folder("guests"));
-    if let Some((program, libraries)) = ready.perf_analyzer()? {
-        clients.env("MODELET_PERF_ANALYZER", program).env("LD_LIBRARY_PATH", libraries);
-    }
-    process::run(clients.args(["-m", "unittest", "discover", "-t", ".", "-s", "clients"]))?;
+    let served = Served::start(ready)?;
+    run_examples(ready, &served.server.url)?;
+    process::run(served.clients(ready)?.args(["discover", "-t", ".", "-s", "clients"]))?;
     let mut peers = ready.command(ready.peers()?);
-    peers.current_dir(workspace().join("tests")).env("MODELET_SERVER", &server.url);
+    peers.current_dir(workspace().join("tests")).env("MODELET_SERVER", &served.server.url);
     process::run(peers.args(["-m", "unittest", "discover", "-t", ".", "-s", "peers"]))?;
-    server.stop()
+    served.server.stop()
+}
+
+/// The load tester's tests at their full length; the server and the examples are built.
+pub(crate) fn load_tester(ready: &Ready) -> Result<()> {
+    let served = Served::start(ready)?;
+    let mut tests = served.clients(ready)?;
+    process::run(tests.env("MODELET_SOAK", "1").args(["-v", "clients.test_perf_analyzer"]))?;
+    served.server.stop()
+}
+
+/// A server with the example models and those of the tests.
+struct Served {
+    server: Server,
+    _data_dir: Partial,
+}
+
+impl Served {
+    fn start(ready: &Ready) -> Result<Self> {
+        let data_dir = ready.scratch("examples")?;
+        let server = Server::start(ready, "127.0.0.1:0", data_dir.path())?;
+        demo::publish(ready, &server.url)?;
+        examples::publish(ready, &server.url)?;
+        examples::publish_test_guests(ready, &server.url)?;
+        Ok(Self { server, _data_dir: data_dir })
+    }
+
+    /// What runs tests of clients, once it is told which.
+    fn clients(&self, ready: &Ready) -> Result<Command> {
+        let mut clients = ready.command(&ready.python);
+        clients.current_dir(workspace().join("tests")).env("MODELET_SERVER", &self.server.url);
+        clients.env("MODELET", ready.built("modelet"));
+        clients.env("MODELET_GUESTS", ready.folder("guests"));
+        if let Some((program, libraries)) = ready.perf_analyzer()? {
+            clients.env("MODELET_PERF_ANALYZER", program).env("LD_LIBRARY_PATH", libraries);
+        }
+        clients.args(["-m", "unittest"]);
+        Ok(clients)
+    }
 }
 
 /// `cargo xtask compatibility`: writes the page of what the clients' tests cover.

@@ -17,6 +17,7 @@ use crate::http::admit::{Receiving, body_too_large};
 use crate::http::compress;
 use crate::http::decode::{SAID_LENGTH_BYTES, data, inflated, next};
 use crate::http::inflate::Coding;
+use crate::http::oip::grpc::raw_offset;
 use crate::http::request_body::RequestBody;
 use crate::limit::Limit;
 use crate::tensor::AlignedBuffer;
@@ -86,8 +87,12 @@ impl Frames {
         if u64::from(length) > most {
             return Err(body_too_large(Some(length.into()), most));
         }
-        let mut message =
-            AlignedBuffer::with_capacity(u64::from(length).min(SAID_LENGTH_BYTES) as usize);
+        if self.left.is_empty() && length > 0 {
+            self.left = next(&mut self.body, due, limits).await?.ok_or_else(cut_short)?;
+        }
+        let capacity = u64::from(length).min(SAID_LENGTH_BYTES) as usize;
+        // An engine reads the tensor where it stands, and would have a copy of one that is not aligned.
+        let mut message = AlignedBuffer::with_aligned_offset(capacity, raw_offset(&self.left));
         while message.len() < length as usize {
             if self.left.is_empty() {
                 self.left = next(&mut self.body, due, limits).await?.ok_or_else(cut_short)?;
@@ -167,7 +172,47 @@ pub async fn frame(message: Vec<Bytes>, coding: Option<Coding>) -> Result<VecDeq
     let mut prefix = Vec::with_capacity(PREFIX_BYTES);
     prefix.put_u8(packed.into());
     prefix.put_u32(length);
-    let mut parts: VecDeque<Bytes> = parts;
-    parts.push_front(prefix.into());
-    Ok(parts)
+    Ok(joined(prefix, parts))
+}
+
+/// A part of fewer bytes goes into one with its neighbours: each is a frame of HTTP/2, and a client may
+/// take many small ones for an attack.
+const SMALL_BYTES: usize = 1 << 10;
+
+/// `first` and the parts behind it, small ones joined; large ones are not copied.
+fn joined(first: Vec<u8>, parts: VecDeque<Bytes>) -> VecDeque<Bytes> {
+    let (mut joined, mut small) = (VecDeque::with_capacity(parts.len() + 1), first);
+    for part in parts {
+        if part.len() < SMALL_BYTES {
+            small.extend_from_slice(&part);
+            continue;
+        }
+        if !small.is_empty() {
+            joined.push_back(std::mem::take(&mut small).into());
+        }
+        joined.push_back(part);
+    }
+    if !small.is_empty() {
+        joined.push_back(small.into());
+    }
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn small_parts_are_one_frame_and_large_ones_stay_where_they_are() {
+        let large = Bytes::from(vec![7; SMALL_BYTES]);
+        let parts = vec![Bytes::from_static(b"ab"), "c".into(), large.clone(), "d".into()];
+        let framed = frame(parts.clone(), None).await.unwrap();
+        let lengths: Vec<_> = framed.iter().map(Bytes::len).collect();
+        assert_eq!(lengths, [PREFIX_BYTES + 3, SMALL_BYTES, 1]);
+        assert_eq!(framed[1].as_ptr(), large.as_ptr());
+        let whole: Vec<u8> = framed.iter().flatten().copied().collect();
+        assert_eq!(whole[..PREFIX_BYTES], [0, 0, 0, 4, 4]);
+        assert_eq!(whole[PREFIX_BYTES..], parts.concat());
+        assert_eq!(frame(vec![], None).await.unwrap(), [Bytes::from_static(&[0; PREFIX_BYTES])]);
+    }
 }

@@ -9,14 +9,14 @@ use http::Response;
 use super::frames::{self, Frames};
 use super::proto::{InferParameter, ModelInferRequest};
 use super::{Call, answered, no_message, timeout};
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::http::account::Account;
-use crate::http::admit::{Permit, Receiving};
+use crate::http::admit::{Permit, Receiving, blame};
 use crate::http::body::Body;
 use crate::http::decode::{decode_error, decode_limits, out_of_the_way, unaligned_bytes};
 use crate::http::encode::encode_error;
 use crate::http::oip::grpc as codec;
-use crate::http::oip::{Answer, DecodeError, InferRequest};
+use crate::http::oip::{Answer, DecodeError, InferRequest, RequestedOutput, RequestedOutputs};
 use crate::http::request_body::RequestBody;
 use crate::http::route::{Called, locate};
 use crate::http::shed;
@@ -39,30 +39,44 @@ pub(super) async fn answer(
     let reading = frames.message(&mut room, most, limits);
     let message = Account::time(&mut account.stages.decode, reading).await?;
     let message = message.ok_or_else(no_message)?;
-    let answer = call.answer(message, room, call.ticket, BTreeMap::new(), account).await;
-    let (parts, permit) = answer.map_err(|error| blame(error, waits, limits.request_timeout_ms))?;
+    let Asked { encoding, inputs, room, timeout } =
+        call.asked(message, room, call.ticket, account)?;
+    let answer = server::call(&call.host, &encoding.called, inputs, room, account).await;
+    let waits = waits.into_iter().chain(timeout).min();
+    let (outputs, mut permit) =
+        answer.map_err(|error| blame(error, waits, limits.request_timeout_ms))?;
+    let parts = encoding.whole(&outputs, BTreeMap::new(), &mut permit)?;
     let parts = frames::frame(parts, frames.coding()).await?;
     let mut body = Body::parts(parts);
     body.hold(permit);
     Ok(answered(body, frames.coding()))
 }
 
-/// A deadline that the caller set itself is no limit of this host's.
-pub(super) fn blame(error: Error, waits: Option<Duration>, limit_ms: u64) -> Error {
-    let own = waits.is_some_and(|waits| waits < Duration::from_millis(limit_ms));
-    if own && error.kind() == Kind::Deadline { error.for_limit(None) } else { error }
+/// A request that was read, and how its answers are written.
+pub(super) struct Asked {
+    pub(super) encoding: Encoding,
+    pub(super) inputs: Vec<NamedTensor>,
+    pub(super) room: Receiving,
+    /// How long the caller will wait, where the request says so.
+    pub(super) timeout: Option<Duration>,
+}
+
+/// How the answers to one request are written.
+pub(super) struct Encoding {
+    pub(super) called: Called,
+    id: Option<String>,
+    requested: RequestedOutputs,
 }
 
 impl Call {
-    /// Answers one message with the parts of another, and the permit that they are held under.
-    pub(super) async fn answer(
+    /// Reads one message and finds what it is for.
+    pub(super) fn asked(
         &self,
         message: Bytes,
         mut room: Receiving,
         ticket: u64,
-        parameters: BTreeMap<String, InferParameter>,
         account: &mut Account,
-    ) -> Result<(Vec<Bytes>, Permit), Error> {
+    ) -> Result<Asked, Error> {
         let begun = Instant::now();
         let message = self.read(message, &mut room)?;
         let snapshot = self.host.snapshot();
@@ -78,11 +92,10 @@ impl Call {
         }
         let request = self.decode(message, &called, &mut room)?;
         account.stages.decode += begun.elapsed();
-        let InferRequest { id, inputs, outputs: requested, .. } = request;
-        let (outputs, mut permit) =
-            server::call(&self.host, &called, inputs, room, account).await?;
-        let parts = encode(&called, id.as_deref(), &requested, &outputs, parameters, &mut permit)?;
-        Ok((parts, permit))
+        let InferRequest { id, inputs, outputs: requested, timeout, .. } = request;
+        timeout.into_iter().for_each(|timeout| room.due(timeout));
+        let encoding = Encoding { called, id, requested };
+        Ok(Asked { encoding, inputs, room, timeout })
     }
 
     fn read(&self, message: Bytes, room: &mut Receiving) -> Result<ModelInferRequest, Error> {
@@ -125,31 +138,73 @@ fn within<T>(
     decoded.map_err(|error| refusal.unwrap_or_else(|| decode_error(error)))
 }
 
-/// The parts of an answer's message. Room is held for the outputs while they are encoded, and then for
-/// the bytes of the message.
-fn encode(
-    called: &Called,
-    id: Option<&str>,
-    requested: &crate::http::oip::RequestedOutputs,
-    outputs: &[NamedTensor],
-    parameters: BTreeMap<String, InferParameter>,
-    permit: &mut Permit,
-) -> Result<Vec<Bytes>, Error> {
-    let bytes = total_bytes(outputs);
-    permit.hold(bytes)?;
-    let version = &called.version;
-    let answer =
-        Answer { model: version.model.as_str(), version: version.name.as_str(), id, outputs };
-    let mut refusal = None;
-    let mut take = |more: usize| {
-        refusal = permit.reserve(more as u64).err();
-        refusal.is_none()
-    };
-    let signature = &version.record.signature;
-    let encoded = out_of_the_way(usize::try_from(bytes).unwrap_or(usize::MAX), || {
-        codec::encode(&answer, requested, signature, parameters, &mut take)
-    });
-    let parts = encoded.map_err(|error| refusal.unwrap_or_else(|| encode_error(&error)))?;
-    permit.hold(parts.iter().map(|part| part.len() as u64).sum())?;
-    Ok(parts)
+impl Encoding {
+    /// The parts of an answer's message. Room is held for the outputs while they are encoded, and then
+    /// for the bytes of the message.
+    pub(super) fn whole(
+        &self,
+        outputs: &[NamedTensor],
+        parameters: BTreeMap<String, InferParameter>,
+        permit: &mut Permit,
+    ) -> Result<Vec<Bytes>, Error> {
+        permit.hold(total_bytes(outputs))?;
+        let parts = self.parts(&self.requested, outputs, parameters, permit)?;
+        permit.hold(bytes_of(&parts))?;
+        Ok(parts)
+    }
+
+    /// The same of a partial answer, which has some of the outputs, besides the `held` bytes of the
+    /// call that goes on; none where it has none of those that were asked for.
+    pub(super) fn partial(
+        &self,
+        outputs: &[NamedTensor],
+        parameters: BTreeMap<String, InferParameter>,
+        permit: &mut Permit,
+        held: u64,
+    ) -> Result<Option<Vec<Bytes>>, Error> {
+        let given = |name: &str| outputs.iter().any(|(given, _)| given == name);
+        let listed: Vec<_> = match &self.requested.listed {
+            Some(listed) => listed.iter().filter(|asked| given(&asked.name)).cloned().collect(),
+            None => outputs.iter().map(|(name, _)| RequestedOutput::named(name)).collect(),
+        };
+        if listed.is_empty() {
+            return Ok(None);
+        }
+        let requested = RequestedOutputs { listed: Some(listed), ..self.requested };
+        permit.hold(held.saturating_add(total_bytes(outputs)))?;
+        let parts = self.parts(&requested, outputs, parameters, permit)?;
+        permit.hold(held.saturating_add(bytes_of(&parts)))?;
+        Ok(Some(parts))
+    }
+
+    fn parts(
+        &self,
+        requested: &RequestedOutputs,
+        outputs: &[NamedTensor],
+        parameters: BTreeMap<String, InferParameter>,
+        permit: &mut Permit,
+    ) -> Result<Vec<Bytes>, Error> {
+        let version = &self.called.version;
+        let answer = Answer {
+            model: version.model.as_str(),
+            version: version.name.as_str(),
+            id: self.id.as_deref(),
+            outputs,
+        };
+        let mut refusal = None;
+        let mut take = |more: usize| {
+            refusal = permit.reserve(more as u64).err();
+            refusal.is_none()
+        };
+        let signature = &version.record.signature;
+        let bytes = usize::try_from(total_bytes(outputs)).unwrap_or(usize::MAX);
+        let encoded = out_of_the_way(bytes, || {
+            codec::encode(&answer, requested, signature, parameters, &mut take)
+        });
+        encoded.map_err(|error| refusal.unwrap_or_else(|| encode_error(&error)))
+    }
+}
+
+fn bytes_of(parts: &[Bytes]) -> u64 {
+    parts.iter().map(|part| part.len() as u64).sum()
 }

@@ -120,6 +120,11 @@ impl Permit {
         self.bytes.grow(more)
     }
 
+    /// Bytes that room is held for.
+    pub fn held(&self) -> u64 {
+        self.bytes.bytes
+    }
+
     /// Holds room for exactly `bytes` from here on: what the request brought is gone, and its answer
     /// is there.
     ///
@@ -250,6 +255,12 @@ impl Admission {
 
 fn taken(permits: &Semaphore, of: u32) -> u64 {
     u64::from(of).saturating_sub(permits.available_permits() as u64)
+}
+
+/// A deadline that the caller set itself is no limit of this host's.
+pub fn blame(error: Error, waits: Option<Duration>, limit_ms: u64) -> Error {
+    let own = waits.is_some_and(|waits| waits < Duration::from_millis(limit_ms));
+    if own && error.kind() == Kind::Deadline { error.for_limit(None) } else { error }
 }
 
 /// The length a request says it has; none when it comes in chunks.

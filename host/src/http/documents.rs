@@ -18,9 +18,11 @@ use crate::statistics::Statistics;
 
 /// What the server does beyond the protocol, as clients look for it: they act on this list, so it names
 /// only what works.
-pub const EXTENSIONS: [&str; 7] = [
+pub const EXTENSIONS: [&str; 9] = [
     "binary_tensor_data",
     "classification",
+    "generate",
+    "generate_stream",
     "logging",
     "model_configuration",
     "model_repository",

@@ -588,4 +588,70 @@ mod tests {
             }
         }
     }
+
+    /// Words that stand in paths, and a name.
+    fn words() -> BTreeSet<String> {
+        let document = document();
+        let paths = document["paths"].as_object().unwrap().keys();
+        let documented = paths.flat_map(|path| path.split('/')).map(str::to_owned);
+        let sources = [include_str!("route.rs"), include_str!("openai/mod.rs")];
+        let written = sources.into_iter().flat_map(|source| source.split('"')).map(str::to_owned);
+        let is_word = |word: &String| {
+            !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+        };
+        let mut words: BTreeSet<_> = documented.chain(written).filter(is_word).collect();
+        words.extend(["v1", "v2", "m"].map(str::to_owned));
+        words
+    }
+
+    /// Goes to every path of up to so many segments behind `path`.
+    fn visit(path: &str, words: &BTreeSet<String>, segments: usize, seen: &mut BTreeSet<String>) {
+        for word in words {
+            let path = format!("{path}/{word}");
+            for method in ["GET", "POST"] {
+                let tried = Method::from_bytes(method.as_bytes()).unwrap();
+                let found = route(&tried, &path, &Snapshot::default(), 0);
+                // A model is looked for where there is a route, and before its method is.
+                let method = match found {
+                    Ok(_) => method,
+                    Err(error) if error.text().contains("unknown model") => "",
+                    Err(_) => continue,
+                };
+                // The same routes are there under another name.
+                seen.insert(format!("{method} {}", path.trim_start_matches("/openai")));
+            }
+            if segments > 1 {
+                visit(&path, words, segments - 1, seen);
+            }
+        }
+    }
+
+    #[test]
+    fn every_route_of_the_data_path_is_in_the_openapi_document() {
+        let words = words();
+        let mut seen = BTreeSet::new();
+        visit("", &words, 3, &mut seen);
+        visit("/v2/models/m", &words, 2, &mut seen);
+        visit("/v2/models/m/versions/m", &words, 2, &mut seen);
+        visit("/v2/repository/models", &words, 2, &mut seen);
+        for kind in ["system", "cuda"] {
+            visit(&format!("/v2/{kind}sharedmemory"), &words, 3, &mut seen);
+        }
+        let document = document();
+        let documented: Vec<_> = document["paths"].as_object().unwrap().iter().collect();
+        let is_documented = |route: &str| {
+            let (method, path) = route.split_once(' ').unwrap();
+            documented.iter().any(|(template, operations)| {
+                (method.is_empty() || operations.get(method.to_lowercase()).is_some())
+                    && template.split('/').count() == path.split('/').count()
+                    && template
+                        .split('/')
+                        .zip(path.split('/'))
+                        .all(|(template, segment)| template == segment || template.starts_with('{'))
+            })
+        };
+        assert!(seen.len() > 40, "{seen:?}");
+        seen.retain(|route| !route.contains(" /api/") && !is_documented(route));
+        assert!(seen.is_empty(), "not in the document: {seen:?}");
+    }
 }

@@ -21,7 +21,7 @@ use super::route::Called;
 use crate::engine::background;
 use crate::engine::call::{self, Call};
 use crate::engine::deployment::Deployment;
-use crate::engine::stream::Partials;
+use crate::engine::stream::{Partial, Partials};
 use crate::error::Error;
 use crate::host::Host;
 use crate::tensor::NamedTensor;
@@ -73,11 +73,65 @@ pub fn event(data: &impl serde::Serialize) -> Bytes {
     event.into()
 }
 
+/// A call under way whose partial answers are sent meanwhile. Dropping it ends the call.
+pub(crate) struct Running {
+    partials: Partials,
+    /// None when the call has ended.
+    call: Option<Pin<Box<dyn Future<Output = call::Called> + Send>>>,
+}
+
+/// What comes of a call under way.
+pub(crate) enum Step {
+    /// A partial answer.
+    Partial(Partial),
+    /// What the call came to.
+    Last(Box<call::Called>),
+}
+
+impl Running {
+    /// Begins a call, with room for its partial answers under `permit`.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Overloaded`] where there is no such room.
+    pub(crate) fn begin(
+        host: &Arc<Host>,
+        deployment: Arc<Deployment>,
+        mut call: Call,
+        permit: &mut Permit,
+    ) -> Result<Self, Error> {
+        let limit = host.admission().limits().stream_bytes;
+        permit.reserve(u64::from(limit))?;
+        let (emitter, partials) = crate::engine::stream::channel(Arc::clone(&call.version), limit);
+        call.emitter = Some(emitter);
+        let runs = Arc::clone(host);
+        let call = async move { deployment.answer(call, runs.background()).await };
+        Ok(Self { partials, call: Some(Box::pin(background::detach(call))) })
+    }
+
+    /// What comes next; none after the last.
+    pub(crate) fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Option<Step>> {
+        let Some(call) = &mut self.call else { return Poll::Ready(None) };
+        if let Some(partial) = ready!(self.partials.poll_next(cx)) {
+            return Poll::Ready(Some(Step::Partial(partial)));
+        }
+        let called = ready!(call.as_mut().poll(cx));
+        self.call = None;
+        Poll::Ready(Some(Step::Last(Box::new(called))))
+    }
+
+    fn end(&mut self) {
+        self.call = None;
+    }
+
+    fn has_ended(&self) -> bool {
+        self.call.is_none()
+    }
+}
+
 /// The body of a streamed answer.
 struct Streaming {
-    partials: Partials,
-    /// The call under way; none when it has ended, by itself or because the stream did.
-    call: Option<Pin<Box<dyn Future<Output = call::Called> + Send>>>,
+    /// The call; it has ended by itself or because the stream did.
+    running: Running,
     events: Box<dyn Events>,
     /// The first event, which was waited for before the head of the answer.
     first: Option<Bytes>,
@@ -92,26 +146,20 @@ struct Streaming {
 pub async fn begin(
     host: &Arc<Host>,
     deployment: Arc<Deployment>,
-    mut call: Call,
+    call: Call,
     mut permit: Permit,
     events: Box<dyn Events>,
     account: &mut Account,
 ) -> Result<Response<Body>, Error> {
-    let limit = host.admission().limits().stream_bytes;
-    permit.reserve(u64::from(limit))?;
-    let (emitter, partials) = crate::engine::stream::channel(Arc::clone(&call.version), limit);
-    call.emitter = Some(emitter);
-    let runs = Arc::clone(host);
-    let call = async move { deployment.answer(call, runs.background()).await };
-    let call = Some(Box::pin(background::detach(call)) as _);
-    let mut streaming = Streaming { partials, call, events, first: None, account: None };
+    let running = Running::begin(host, deployment, call, &mut permit)?;
+    let mut streaming = Streaming { running, events, first: None, account: None };
     let first = std::future::poll_fn(|cx| streaming.poll_event(cx)).await;
     streaming.first = Some(first.unwrap_or_else(|| Ok(Bytes::new()))?);
     let mut account = account.hand_over();
-    match streaming.call {
+    match streaming.running.has_ended() {
         // It was all there was.
-        None => account.close(None),
-        Some(_) => streaming.account = Some(account),
+        true => account.close(None),
+        false => streaming.account = Some(account),
     }
     Ok(response(streaming, permit))
 }
@@ -133,16 +181,17 @@ fn response(streaming: Streaming, permit: Permit) -> Response<Body> {
 impl Streaming {
     /// The next event; none after the last. The call has ended, or is ended, with an error.
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
-        let Some(call) = &mut self.call else { return Poll::Ready(None) };
-        if let Some(partial) = ready!(self.partials.poll_next(cx)) {
-            let event = self.events.partial(&partial.outputs);
-            if event.is_err() {
-                self.call = None;
+        let called = match ready!(self.running.poll_step(cx)) {
+            None => return Poll::Ready(None),
+            Some(Step::Partial(partial)) => {
+                let event = self.events.partial(&partial.outputs);
+                if event.is_err() {
+                    self.running.end();
+                }
+                return Poll::Ready(Some(event));
             }
-            return Poll::Ready(Some(event));
-        }
-        let called = ready!(call.as_mut().poll(cx));
-        self.call = None;
+            Some(Step::Last(called)) => called,
+        };
         if let Some(account) = &mut self.account {
             account.answered(&called);
         }
@@ -177,13 +226,13 @@ impl http_body::Body for Streaming {
                 self.events.error(&error)
             }
         };
-        if self.call.is_none() {
+        if self.running.has_ended() {
             self.close(None);
         }
         Poll::Ready(Some(Ok(Frame::data(event))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.first.is_none() && self.call.is_none()
+        self.first.is_none() && self.running.has_ended()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -76,6 +77,19 @@ pub(super) fn read(text: Option<&RawValue>, limit: usize) -> Result<Parameters, 
     entries.kept.into_iter().map(read_entry).collect()
 }
 
+/// How long a caller will wait, in microseconds.
+const TIMEOUT: &str = "timeout";
+
+/// Takes out how long the caller will wait for its answer; zero, as clients send it, is for as long as it
+/// takes.
+pub(super) fn take_timeout(parameters: &mut Parameters) -> Result<Option<Duration>, Problem> {
+    let Some(value) = parameters.remove(TIMEOUT) else { return Ok(None) };
+    let wanted = "a whole number of microseconds";
+    let micros =
+        value.as_u64().ok_or_else(|| Problem::Parameter { name: TIMEOUT.to_owned(), wanted })?;
+    Ok((micros > 0).then(|| Duration::from_micros(micros)))
+}
+
 /// An object of which only the first entries are kept, and all are counted.
 struct Entries<'a> {
     kept: Vec<(String, &'a RawValue)>,
@@ -143,6 +157,23 @@ mod tests {
             );
         }
         assert_eq!(read_text("[1]").unwrap_err(), "the field \"parameters\" must be an object");
+    }
+
+    #[test]
+    fn a_timeout_is_taken_out_and_is_a_time() {
+        let taken = |value: &str| {
+            let mut parameters = read_text(&format!("{{\"timeout\":{value}}}")).unwrap();
+            let timeout = take_timeout(&mut parameters);
+            assert!(parameters.is_empty());
+            timeout.map_err(|problem| problem.to_string())
+        };
+        assert_eq!(taken("1500"), Ok(Some(Duration::from_micros(1500))));
+        assert_eq!(taken("18446744073709551615"), Ok(Some(Duration::from_micros(u64::MAX))));
+        assert_eq!(taken("0"), Ok(None));
+        for value in ["-1", "1.5", "true", "\"1\""] {
+            let error = taken(value).unwrap_err();
+            assert!(error.contains("must be a whole number of microseconds"), "{error}");
+        }
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub(super) fn decode(
         id: None,
         inputs: vec![(spec.name.clone(), tensor)],
         outputs: RequestedOutputs::all_binary(),
+        timeout: None,
         parameters: Parameters::new(),
     })
 }

@@ -1,5 +1,7 @@
 //! An inference request as the host acts on it, and how it comes from a body.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::document::{self, Capped, OutputDocument};
@@ -21,6 +23,8 @@ pub struct InferRequest {
     pub inputs: Vec<NamedTensor>,
     /// Which outputs the answer carries, and in which form.
     pub outputs: RequestedOutputs,
+    /// How long the caller will wait for the answer, where it says so.
+    pub timeout: Option<Duration>,
     /// The request's parameters, without those that the codec itself acts on.
     pub parameters: Parameters,
 }
@@ -50,6 +54,13 @@ pub struct RequestedOutput {
     pub binary: Option<bool>,
     /// Send the so many highest values and their indexes instead of the tensor; at least 1.
     pub classification: Option<u32>,
+}
+
+impl RequestedOutput {
+    /// An output as the request's default has it.
+    pub fn named(name: &str) -> Self {
+        Self { name: name.to_owned(), binary: None, classification: None }
+    }
 }
 
 /// Decodes the body of an inference request.
@@ -106,8 +117,9 @@ pub fn decode_infer_within(
         binary_by_default,
     };
     let documents = document.inputs.ok_or_else(|| Problem::MissingField("inputs").at("inputs"))?;
+    let timeout = parameters::take_timeout(&mut parameters).map_err(|p| p.at("parameters"))?;
     let inputs = inputs::decode(documents, body.slice_ref(tail), signature, limits, budget)?;
-    Ok(InferRequest { id: document.id, inputs, outputs, parameters })
+    Ok(InferRequest { id: document.id, inputs, outputs, timeout, parameters })
 }
 
 /// Refuses what callers may not set, and takes out `binary_data_output`, whose value it returns.

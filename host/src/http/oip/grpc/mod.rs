@@ -11,3 +11,4 @@ mod weigh;
 
 pub use answer::encode;
 pub use request::{decode, read_message, typed_elements};
+pub use weigh::raw_offset;

@@ -6,7 +6,7 @@ use prost::Message as _;
 use super::super::error::{DecodeError, Listed, Problem};
 use super::super::inputs::{InputReader, check_complete, describe, find_spec};
 use super::super::limits::{Budget, DecodeLimits};
-use super::super::parameters::{ParameterValue, Parameters};
+use super::super::parameters::{ParameterValue, Parameters, take_timeout};
 use super::super::request::{
     InferRequest, RequestedOutput, RequestedOutputs, class_count, not_a_boolean,
 };
@@ -55,11 +55,12 @@ pub fn decode(
         Some(ParameterValue::Bool(binary)) => binary,
         Some(_) => return Err(not_a_boolean("binary_data_output").at("parameters")),
     };
+    let timeout = take_timeout(&mut parameters).map_err(|problem| problem.at("parameters"))?;
     let listed = read_outputs(outputs, signature, limits)?;
     let outputs = RequestedOutputs { listed, binary_by_default };
     let inputs = read_inputs(inputs, raw_input_contents, signature, limits, budget)?;
     let id = (!id.is_empty()).then_some(id);
-    Ok(InferRequest { id, inputs, outputs, parameters })
+    Ok(InferRequest { id, inputs, outputs, timeout, parameters })
 }
 
 /// How many elements of typed contents a message has.

@@ -14,6 +14,25 @@ const ENTRY_BYTES: usize = 160;
 /// Vectors grow by doubling, so that up to half of one is empty.
 const GROWTH: usize = 2;
 
+/// Where the first raw tensor stands in a request's message, of which this is the beginning; 0 where none
+/// is seen.
+pub fn raw_offset(beginning: &[u8]) -> usize {
+    let mut rest = beginning;
+    loop {
+        let Ok((number, WireType::LengthDelimited)) = decode_key(&mut rest) else { return 0 };
+        let Ok(length) = decode_varint(&mut rest) else { return 0 };
+        if number == RAW_INPUT_CONTENTS {
+            return beginning.len() - rest.len();
+        }
+        let after = usize::try_from(length).ok().and_then(|length| rest.get(length..));
+        let Some(after) = after else { return 0 };
+        rest = after;
+    }
+}
+
+/// The number of `raw_input_contents`.
+const RAW_INPUT_CONTENTS: u32 = 7;
+
 /// Bytes that the message in `bytes` takes when it is decoded, beside itself; never less, and for a
 /// request with raw contents hardly more than nothing.
 pub(super) fn weigh(bytes: &[u8], limits: &DecodeLimits) -> Result<usize, Problem> {
@@ -34,7 +53,7 @@ pub(super) fn weigh(bytes: &[u8], limits: &DecodeLimits) -> Result<usize, Proble
                 weight.add(GROWTH * size_of::<InferRequestedOutputTensor>());
                 weigh_output(output, limits, &mut weight)?;
             }
-            (7, Field::Bytes(_)) => {
+            (RAW_INPUT_CONTENTS, Field::Bytes(_)) => {
                 counts.raw = within(counts.raw, Listed::Inputs, limits.inputs)?;
                 weight.add(GROWTH * size_of::<bytes::Bytes>());
             }

@@ -14,7 +14,7 @@ use crate::grpc::proto::model_infer_request::{InferInputTensor, InferRequestedOu
 use crate::grpc::proto::{
     InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse,
 };
-use crate::http::oip::grpc::{decode, encode, read_message};
+use crate::http::oip::grpc::{decode, encode, raw_offset, read_message};
 use crate::http::oip::{
     Answer, DecodeError, DecodeErrorKind, DecodeLimits, InferRequest, ParameterValue,
     RequestedOutput, RequestedOutputs, Unlimited,
@@ -142,6 +142,25 @@ proptest! {
     fn noise_is_refused_or_read_and_never_a_panic(noise in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = read(noise, &one(Datatype::Fp32, &[-1]), &DecodeLimits::default());
     }
+}
+
+#[test]
+fn the_place_of_the_first_raw_tensor_is_seen_in_the_beginning_of_a_message() {
+    let request = ModelInferRequest {
+        model_name: "m".into(),
+        inputs: vec![input("x", "FP32", &[2]), input("y", "FP32", &[1])],
+        raw_input_contents: vec![Bytes::from_static(b"12345678"), Bytes::from_static(b"abcd")],
+        ..ModelInferRequest::default()
+    };
+    let bytes = request.encode_to_vec();
+    let offset = raw_offset(&bytes);
+    assert!(bytes[offset..].starts_with(b"12345678"), "{offset}");
+    for seen in 0..bytes.len() {
+        assert_eq!(raw_offset(&bytes[..seen]), if seen < offset { 0 } else { offset }, "{seen}");
+    }
+    let contents = InferTensorContents { int_contents: vec![1, 2], ..Default::default() };
+    assert_eq!(raw_offset(&typed(contents).encode_to_vec()), 0);
+    assert_eq!(raw_offset(b"no message"), 0);
 }
 
 #[test]
