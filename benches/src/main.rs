@@ -25,6 +25,11 @@ fn main() -> ExitCode {
             println!("{}", serde_json::to_string_pretty(&measured).expect("numbers"));
             ExitCode::SUCCESS
         }
+        Some("density") => {
+            let measured = modelet_benches::density::measure();
+            println!("{}", serde_json::to_string_pretty(&measured).expect("numbers"));
+            ExitCode::SUCCESS
+        }
         Some("guests") => {
             let folder = args.get(2).expect("the folder of the examples' components");
             modelet_benches::guests::serve(folder.as_ref());

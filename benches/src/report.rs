@@ -9,10 +9,10 @@ use modelet_host::tensor::NamedTensor;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::batching;
 use crate::graphs;
 use crate::pairs::{Ratio, median};
 use crate::served::{Ready, Served, floats, model_file, publish};
+use crate::{batching, density};
 
 /// Pairs of each ratio.
 const PAIRS: usize = 9;
@@ -49,15 +49,18 @@ pub fn write(folder: &Path) {
     let overheads = overheads();
     let throughput = small_calls();
     let shared = batching::measure();
+    let many = density::measure();
     let machine = machine();
     let document = json!({ "machine": machine, "overhead": overheads, "small_calls": throughput,
-        "shared_runs": shared });
+        "shared_runs": shared, "many_models": many });
     let text = serde_json::to_string_pretty(&document).unwrap();
     std::fs::write(folder.join("benchmarks.json"), text + "\n").unwrap();
     std::fs::write(folder.join("benchmarks.svg"), plot(&overheads)).unwrap();
     let page = std::fs::read_to_string(folder.join("benchmarks.md")).unwrap_or_default();
     let kept = page.split_once(MARK).map_or("", |(kept, _)| kept);
-    let tables = tables(&machine, &overheads, &throughput) + &batching::table(&shared);
+    let tables = tables(&machine, &overheads, &throughput)
+        + &batching::table(&shared)
+        + &density::table(&many);
     std::fs::write(folder.join("benchmarks.md"), format!("{kept}{MARK}\n\n{tables}")).unwrap();
 }
 

@@ -131,3 +131,32 @@ fn five_unloads_return_the_weights() {
         assert!(last < allowed, "{backend}: {last}, {allowed} allowed: {after:?}");
     }
 }
+
+/// Bytes of a tensor that a pass-through is given, just below the most that a body may have.
+const TENSOR_BYTES: usize = 60 << 20;
+
+/// What a call may take beside its tensors: the bodies' other bytes, and the noise of a process.
+const SLACK_BYTES: u64 = 8 << 20;
+
+#[test]
+fn a_pass_through_copies_no_tensor_and_none_goes_through_its_guest() {
+    // The guest's whole memory is a thirtieth of the tensor.
+    let server = Server::builder().config("[guest]\nmemory_bytes = 2097152\n").start();
+    let shape = &[-1][..];
+    let (x, y) = (crate::graphs::value("x", shape), crate::graphs::value("y", shape));
+    let identity = crate::graphs::graph(
+        vec![x],
+        vec![y],
+        vec![crate::graphs::node("", "Identity", &["x"], &["y"])],
+    );
+    server.publish_onnx("same", "1", &crate::graphs::file(identity), "onnxruntime").ok();
+    let values: Vec<f32> = (0..TENSOR_BYTES / 4).map(|index| index as f32).collect();
+    assert_eq!(server.infer_f32("same", "x", &[4], &values[..4]), values[..4]);
+    let rest = trimmed(&server);
+    server.forget_peak();
+    assert!(server.infer_f32("same", "x", &[values.len()], &values) == values);
+    // The tensor that came, and the one that goes.
+    let most = rest + 2 * TENSOR_BYTES as u64 + SLACK_BYTES;
+    let peak = server.peak_bytes();
+    assert!(peak <= most, "{peak} bytes at most, {rest} before");
+}

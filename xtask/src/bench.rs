@@ -2,11 +2,12 @@
 
 use anyhow::Result;
 
+use crate::guests;
 use crate::machine::{self, WRK};
 use crate::process::{self, workspace};
 use crate::setup::{self, Ready};
 
-/// Measures everything; takes some five minutes, in which the machine should do nothing else.
+/// Measures everything; takes some twenty minutes, in which the machine should do nothing else.
 pub(crate) fn run() -> Result<()> {
     let ready = setup::prepare(&[])?;
     machine::provide(&[WRK])?;
@@ -18,9 +19,19 @@ pub(crate) fn run() -> Result<()> {
         "ci",
         "--bin",
         "modelet-bench",
+        "--bin",
+        "modelet",
     ]))?;
     let mut report = ready.command(ready.built("modelet-bench"));
-    process::run(report.arg("report").arg(workspace().join("docs")))
+    process::run(report.arg("report").arg(workspace().join("docs")))?;
+    cost_of_examples(&ready)
+}
+
+/// What the examples' own code costs in the sandbox, on standard output.
+fn cost_of_examples(ready: &Ready) -> Result<()> {
+    guests::provide_toolchain()?;
+    guests::build(ready)?;
+    guests::measure_cost(ready, &ready.built("modelet-bench"))
 }
 
 /// Runs every criterion bench once, so that none rots; measures nothing.

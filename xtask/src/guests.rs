@@ -1,6 +1,6 @@
 //! The example models: compiled by `modelet build`, as their authors would, and tested on this machine.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
@@ -62,6 +62,15 @@ pub(crate) fn build(ready: &Ready) -> Result<()> {
 pub(crate) fn test(ready: &Ready) -> Result<()> {
     let mut cargo = in_target_dir(ready, ready.cargo());
     process::run(cargo.arg("test").current_dir(workspace().join("examples")))
+}
+
+/// Builds the guest of `examples/cost`, and has the program there compare it with the same code native.
+pub(crate) fn measure_cost(ready: &Ready, bench: &Path) -> Result<()> {
+    let examples = workspace().join("examples");
+    process::run(modelet(ready).arg("build").arg(examples.join("cost")))?;
+    let mut cargo = in_target_dir(ready, ready.cargo());
+    cargo.args(["run", "--release", "--package", "cost", "--"]).arg(bench);
+    process::run(cargo.arg(ready.folder("guests").join("modelet")).current_dir(examples))
 }
 
 /// The `modelet` command as an author of the examples runs it.
