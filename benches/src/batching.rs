@@ -13,7 +13,7 @@ use crate::served::{Ready, Served, floats, model_file};
 /// Pairs of each ratio.
 const PAIRS: usize = 9;
 /// How long each side of a pair is measured.
-const BLOCK: Duration = Duration::from_secs(5);
+const BLOCK: Duration = Duration::from_secs(2);
 /// How long each number of rows is tried for the best.
 const SEARCH: Duration = Duration::from_millis(700);
 /// Callers at once.

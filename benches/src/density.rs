@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::graphs;
-use crate::pairs::median;
+use crate::pairs::{Ratio, median};
 use crate::served::publish;
 
 /// Models that are registered.
@@ -34,6 +34,8 @@ pub struct Density {
     start_ms: [f64; 2],
     /// Microseconds of a call over a kept connection, median, with few models registered and with all.
     call_us: [f64; 2],
+    /// With all to with few.
+    call_ratio: Ratio,
     /// Milliseconds of the first call of a version that is compiled, with its graph loaded for another.
     first_call_ms: f64,
     /// The 99th percentile of the same.
@@ -44,24 +46,28 @@ pub struct Density {
 
 /// Measures all of it.
 pub fn measure() -> Density {
-    let data = tempfile::tempdir().unwrap();
-    let server = Server::start(data.path());
-    let parts = [("asset:model.onnx", graphs::identity())];
-    let parts: Vec<_> = parts.iter().map(|(name, bytes)| (*name, bytes.as_slice())).collect();
+    let (few_data, all_data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let graph = graphs::identity();
+    let parts = [("asset:model.onnx", graph.as_slice())];
     let register = |server: &Server, from: usize, to: usize| {
         (from..to).for_each(|number| publish(&server.url, &format!("m{number}"), &parts));
     };
-    register(&server, 0, FEW);
     let new_instances = json!({ "pool": { "max_instance_reuse_count": 1 } }).to_string();
     let once = [("manifest", new_instances.as_bytes()), parts[0]];
-    publish(&server.url, "once", &once);
-    let instance_us = server.acquire_us("once");
-    let few = Started::of(data.path(), Some(server));
-    let with_few: Vec<f64> = (0..BLOCKS).map(|_| few.server.call_us("m0")).collect();
-    register(&few.server, FEW, REGISTERED);
-    let Started { server, start_ms: start_few, resident_bytes: few_bytes } = few;
-    let all = Started::of(data.path(), Some(server));
-    let with_all: Vec<f64> = (0..BLOCKS).map(|_| all.server.call_us("m0")).collect();
+    // `once` is one of them.
+    let filled = |data: &Path, models: usize| {
+        let server = Server::start(data);
+        register(&server, 0, models - 1);
+        publish(&server.url, "once", &once);
+    };
+    filled(few_data.path(), FEW);
+    filled(all_data.path(), REGISTERED);
+    let (few, all) = (Started::of(few_data.path()), Started::of(all_data.path()));
+    let instance_us = few.server.acquire_us("once");
+    let calls = (0..BLOCKS).map(|_| (few.server.call_us("m0"), all.server.call_us("m0")));
+    let calls: Vec<(f64, f64)> = calls.collect();
+    let (with_few, with_all): (Vec<_>, Vec<_>) = calls.iter().copied().unzip();
+    let many: Vec<_> = calls.iter().map(|(few, all)| (*all, *few)).collect();
     let before = all.server.resident_bytes();
     let first: Vec<f64> =
         (1..=WARM).map(|number| all.server.first_ms(&format!("m{number}"))).collect();
@@ -69,10 +75,11 @@ pub fn measure() -> Density {
     let mut sorted = first.clone();
     sorted.sort_by(f64::total_cmp);
     Density {
-        registered_bytes: (all.resident_bytes - few_bytes) / (REGISTERED - FEW) as f64,
+        registered_bytes: (all.resident_bytes - few.resident_bytes) / (REGISTERED - FEW) as f64,
         warm_bytes: (after - before) / WARM as f64,
-        start_ms: [start_few, all.start_ms],
+        start_ms: [few.start_ms, all.start_ms],
         call_us: [median(with_few), median(with_all)],
+        call_ratio: Ratio::of(&many),
         first_call_ms: median(first),
         first_call_p99_ms: sorted[WARM * 99 / 100],
         instance_us,
@@ -82,7 +89,9 @@ pub fn measure() -> Density {
 /// The section of `docs/benchmarks.md`.
 pub fn table(density: &Density) -> String {
     let Density { registered_bytes, warm_bytes, start_ms: [start_few, start_all], .. } = density;
-    let Density { call_us: [call_few, call_all], first_call_ms, first_call_p99_ms, .. } = density;
+    let Density { call_us: [call_few, call_all], call_ratio, .. } = density;
+    let Density { first_call_ms, first_call_p99_ms, instance_us, .. } = density;
+    let Ratio { median: times, interval: [low, high], .. } = call_ratio;
     format!(
         "\n## Many models, and cold ones\n\nA server with {REGISTERED} registered models of one small graph, \
          {WARM} of them called once.\n\n| | |\n| --- | --- |\n\
@@ -91,11 +100,10 @@ pub fn table(density: &Density) -> String {
          | from the start of the process to ready, {FEW} models | {start_few:.0} ms |\n\
          | the same, {REGISTERED} models | {start_all:.0} ms |\n\
          | a call over a kept connection, {FEW} models | {call_few:.1} µs |\n\
-         | the same, {REGISTERED} models | {call_all:.1} µs |\n\
+         | the same, {REGISTERED} models | {call_all:.1} µs, {times:.2} ({low:.2} to {high:.2}) times as long |\n\
          | first call of a version that is compiled, its graph loaded, median | {first_call_ms:.2} ms |\n\
          | the same, 99th percentile | {first_call_p99_ms:.2} ms |\n\
-         | a new instance of a resident component, median | {:.1} µs |\n",
-        density.instance_us
+         | a new instance of a resident component, median | {instance_us:.1} µs |\n"
     )
 }
 
@@ -107,8 +115,7 @@ struct Started {
 }
 
 impl Started {
-    fn of(data: &Path, before: Option<Server>) -> Self {
-        drop(before);
+    fn of(data: &Path) -> Self {
         let begun = Instant::now();
         let server = Server::start(data);
         let start_ms = begun.elapsed().as_secs_f64() * 1e3;

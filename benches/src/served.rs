@@ -156,10 +156,15 @@ pub fn publish(url: &str, model: &str, parts: &[(&str, &[u8])]) {
         body.extend_from_slice(b"\r\n");
     }
     body.extend_from_slice(format!("--{BOUNDARY}--\r\n").as_bytes());
-    ureq::put(format!("{url}/api/v1/models/{model}/versions/1"))
+    let mut answer = ureq::put(format!("{url}/api/v1/models/{model}/versions/1"))
+        .config()
+        .http_status_as_error(false)
+        .build()
         .content_type(format!("multipart/form-data; boundary={BOUNDARY}"))
         .send(&body[..])
         .unwrap();
+    let said = answer.body_mut().read_to_string().unwrap();
+    assert!(answer.status().is_success(), "{model} is not published: {said}");
 }
 
 /// An FP32 tensor with the values that `at` gives, aligned as the decoder makes them.
