@@ -129,7 +129,8 @@ class _Decoder:
         after = node("Add", [before, self.length("input_ids", "one", "new")], "after")
         places = node("Range", [before, after, "one"], "places")
         for part, table in {"cos": np.cos(angles), "sin": np.sin(angles)}.items():
-            rows = node("Gather", [self.graph.weight(f"{part}.table", table), places], f"{part}.rows")
+            table = self.graph.weight(f"{part}.table", table)
+            rows = node("Gather", [table, places], f"{part}.rows")
             node("Unsqueeze", [rows, "axes.0.1"], part)
         everywhere = node("Range", ["zero", after, "one"], "everywhere")
         row = node("Unsqueeze", [everywhere, "axis.0"], "seen")
@@ -250,8 +251,9 @@ class _Decoder:
         squares = node("Mul", [value, value], f"{name}.squares")
         mean = node("ReduceMean", [squares], f"{name}.mean", axes=[-1], keepdims=1)
         root = node("Sqrt", [node("Add", [mean, "epsilon"], f"{name}.positive")], f"{name}.root")
-        scaled = node("Div", [value, root], f"{name}.normed")
-        return node("Mul", [scaled, self.graph.weight(name, self.tensors[f"{name}.weight"])], f"{name}.scaled")
+        normed = node("Div", [value, root], f"{name}.normed")
+        weight = self.graph.weight(name, self.tensors[f"{name}.weight"])
+        return node("Mul", [normed, weight], f"{name}.scaled")
 
     def scores(self, value):
         """The score of each token to come behind the last position: [batch, vocabulary]."""

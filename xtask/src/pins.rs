@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn every_source_is_pinned_by_hash() {
         let sources = sources().unwrap();
-        assert_eq!(sources.len(), 11);
+        assert_eq!(sources.len(), 13);
         for pin in sources {
             assert!(is_a_hash(&pin.sha256), "{pin:?}");
             assert!(pin.file.contains(&pin.version), "{pin:?}");

@@ -73,7 +73,8 @@ impl Growing {
     /// Bytes at the end of the text that may be the beginning of a stop text.
     fn possible_stop(&self) -> usize {
         let is_beginning = |length: &usize| {
-            let end = self.whole.len().checked_sub(*length).and_then(|start| self.whole.get(start..));
+            let end =
+                self.whole.len().checked_sub(*length).and_then(|start| self.whole.get(start..));
             end.is_some_and(|end| self.stops.iter().any(|stop| stop.starts_with(end)))
         };
         (1..self.longest).rev().find(is_beginning).unwrap_or(0)
