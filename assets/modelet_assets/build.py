@@ -18,6 +18,7 @@ from . import (
     inputs,
     minilm,
     mnist,
+    moonshine,
     pictures,
     recommender,
     sentences,
@@ -26,6 +27,7 @@ from . import (
 )
 from .checkpoint import read_checkpoint
 from .gguf import read_gguf
+from .ort_format import read_ort
 from .safetensors import read_safetensors
 
 # Raised when the layout of the folder changes, so that a reader can tell.
@@ -96,6 +98,7 @@ def build(sources, out):
     add_speech(folder, sources)
     add_recommender(folder, sources)
     add_chat(folder, sources)
+    add_transcriber(folder, sources)
     folder.finish()
     return folder.index
 
@@ -218,3 +221,19 @@ def add_chat(folder, sources):
     ids = sentences.token_ids(tokenizer, sentences.sentences(), limit=None)
     rows = ",\n".join(map(json.dumps, ids))
     folder.write("smollm2-sentences-ids.json", f"[\n{rows}\n]\n".encode())
+
+
+def add_transcriber(folder, sources):
+    """Adds the two graphs that write down speech, their tokens, and recordings with transcripts."""
+    package, pin = sources.open("moonshine-graphs"), sources.pins["moonshine-graphs"]
+    folder.model("moonshine-encoder", pin, read_ort(package.read(moonshine.ENCODER)))
+    folder.model("moonshine-decoder", pin, read_ort(package.read(moonshine.DECODER)))
+    folder.write("moonshine-tokens.bin", package.read(moonshine.TOKENS))
+    folder.write("recordings/two-cities.wav", package.read(moonshine.READING))
+    clips = sources.open("librivox-clips")
+    transcripts = clips.read(f"{moonshine.CLIPS}/transcription").decode()
+    transcripts = moonshine.read_transcripts(transcripts)
+    for name in transcripts:
+        folder.write(f"recordings/{name}.wav", clips.read(f"{moonshine.CLIPS}/{name}.wav"))
+    text = json.dumps(transcripts, indent=1) + "\n"
+    folder.write("recordings/transcripts.json", text.encode())

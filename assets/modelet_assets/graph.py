@@ -11,7 +11,7 @@ OPSET = 13
 IR_VERSION = 8
 
 # What the Open Inference Protocol calls the element types of the graphs' inputs and outputs.
-DATATYPES = {TensorProto.FLOAT: "FP32", TensorProto.INT64: "INT64"}
+DATATYPES = {TensorProto.FLOAT: "FP32", TensorProto.INT64: "INT64", TensorProto.BOOL: "BOOL"}
 
 
 @dataclasses.dataclass(frozen=True)
