@@ -1,7 +1,6 @@
 //! How long the examples' own code takes in the sandbox, called again and again in this process, as
 //! `examples/cost` calls the same code native.
 
-use std::path::Path;
 use std::time::Duration;
 
 use modelet_host::tensor::{Datatype, NamedTensor, Tensor, push_bytes_element};
@@ -25,12 +24,7 @@ pub fn measure() -> serde_json::Value {
 }
 
 fn median(served: &Served, name: &str, inputs: &[NamedTensor]) -> f64 {
-    let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name);
-    let package = package.to_str().unwrap();
-    let url = served.url();
-    let args = ["modelet", "--json", "publish", "--package", package, "--server", url];
-    modelet_cli::main(args.map(Into::into));
-    let ready = served.ready(name);
+    let ready = served.example(name);
     let guest = |_| {
         let called = served.runtime().block_on(served.call(&ready, inputs.to_vec()));
         called.outcome.unwrap();
@@ -62,7 +56,7 @@ fn inputs() -> Vec<(&'static str, Vec<NamedTensor>)> {
 }
 
 /// A BYTES tensor of these elements.
-fn elements(elements: &[&[u8]]) -> Tensor {
+pub(crate) fn elements(elements: &[&[u8]]) -> Tensor {
     let mut data = Vec::new();
     elements.iter().for_each(|element| push_bytes_element(&mut data, element).unwrap());
     Tensor::new(Datatype::Bytes, vec![elements.len()], data.into()).unwrap()

@@ -6,6 +6,7 @@
     reason = "a measurement that fails may panic; none of this serves anybody"
 )]
 
+pub mod decoding;
 pub mod echo;
 pub mod graphs;
 pub mod guests;

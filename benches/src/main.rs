@@ -20,6 +20,10 @@ fn main() -> ExitCode {
             runtime.block_on(modelet_benches::echo::serve(address)).expect("a free address");
             ExitCode::SUCCESS
         }
+        Some("decoding") => {
+            println!("{}", modelet_benches::decoding::measure());
+            ExitCode::SUCCESS
+        }
         Some("guests") => {
             println!("{}", modelet_benches::guests::measure());
             ExitCode::SUCCESS

@@ -10,8 +10,8 @@ use crate::process::{self, workspace};
 use crate::setup::Ready;
 
 /// The folders below `examples`.
-pub(crate) const EXAMPLES: [&str; 5] =
-    ["chat", "embedding", "image-classifier", "recommender", "voice-activity"];
+pub(crate) const EXAMPLES: [&str; 6] =
+    ["chat", "embedding", "image-classifier", "recommender", "transcriber", "voice-activity"];
 
 /// Models that only tests call, there too.
 pub(crate) const TEST_GUESTS: [&str; 1] = ["guests/parrot"];
