@@ -2,6 +2,7 @@
 //! and by this process on the calling thread, in turn. The bare side hands caches on as the host does,
 //! without a copy, so that the graph's own work is the same.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -60,6 +61,7 @@ fn at_once(served: &Served, chat: &Ready, graph: &Arc<Graph>, count: usize) -> V
         });
         begun.elapsed()
     };
+    let guests = RefCell::new(Vec::new());
     let sandbox = || {
         let begun = Instant::now();
         let inputs = || asked(PROMPT_TEXT, TOKENS);
@@ -67,6 +69,7 @@ fn at_once(served: &Served, chat: &Ready, graph: &Arc<Graph>, count: usize) -> V
             let calls = (0..count).map(|_| served.call(chat, inputs()));
             for called in futures_util::future::join_all(calls).await {
                 called.outcome.unwrap();
+                guests.borrow_mut().push(milliseconds(called.guest) / TOKENS as f64);
             }
         });
         begun.elapsed()
@@ -82,8 +85,13 @@ fn at_once(served: &Served, chat: &Ready, graph: &Arc<Graph>, count: usize) -> V
         "conversations": count,
         "tokens_s": median(|rates| rates.0),
         "bare_tokens_s": median(|rates| rates.1),
+        "guest_ms_a_token": crate::pairs::median(guests.into_inner()),
         "ratio": Ratio::of(&rates),
     })
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
 }
 
 /// Goes on with a prompt greedily, without a sandbox.
@@ -155,10 +163,12 @@ fn recording(served: &Served, transcriber: &Ready) -> Value {
         transcribe(&encoder, &decoder, &samples);
         begun.elapsed().as_secs_f64()
     };
+    let guests = RefCell::new(Vec::new());
     let sandbox = || {
         let begun = Instant::now();
         let called = served.runtime().block_on(served.call(transcriber, inputs()));
         called.outcome.unwrap();
+        guests.borrow_mut().push(milliseconds(called.guest));
         begun.elapsed().as_secs_f64()
     };
     (bare(), sandbox());
@@ -172,6 +182,7 @@ fn recording(served: &Served, transcriber: &Ready) -> Value {
         "seconds": seconds,
         "times_real_time": median(|speeds| speeds.0),
         "bare_times_real_time": median(|speeds| speeds.1),
+        "guest_ms": crate::pairs::median(guests.into_inner()),
         "ratio": Ratio::of(&speeds),
     })
 }

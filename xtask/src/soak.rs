@@ -1,5 +1,6 @@
 //! `cargo xtask soak`: for minutes or hours what the tests do for seconds.
 
+mod conversations;
 mod fuzz;
 mod report;
 
@@ -28,12 +29,15 @@ enum Work {
     /// Runs the integration tests that this nextest expression picks at their full length, which they
     /// know by themselves.
     Tests(&'static str),
+    /// Talks with a language model.
+    Conversations,
 }
 
 /// All parts. Another kind of soak is another entry, with its line in the help of `args.rs`.
 pub(crate) const PARTS: &[Part] = &[
     Part { name: "fuzz", work: Work::Fuzz },
     Part { name: "tests", work: Work::Tests("test(soak) | test(/^overload::/)") },
+    Part { name: "conversations", work: Work::Conversations },
 ];
 
 impl FromStr for &'static Part {
@@ -55,6 +59,7 @@ pub(crate) fn run(minutes: u32, parts: &[&Part]) -> Result<()> {
         stages.attempt(part.name, || match part.work {
             Work::Fuzz => fuzz::run(&ready, minutes),
             Work::Tests(filter) => tests(&ready, filter),
+            Work::Conversations => conversations::run(&ready),
         });
     }
     stages.finish()

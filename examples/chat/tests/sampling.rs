@@ -100,6 +100,17 @@ fn a_seed_is_one_text_and_another_seed_another() {
 }
 
 #[test]
+fn the_highest_score_is_found_wherever_it_is() {
+    let greedy = Parameters { temperature: Some(0.0), ..Parameters::default() };
+    for place in [0, 1, 15, 16, 31, 32, 36] {
+        let mut scores = vec![-1.0f32; 37];
+        scores.iter_mut().skip(place).step_by(20).for_each(|score| *score = 0.5);
+        let place = u32::try_from(place).unwrap();
+        assert_eq!(sampler(greedy.clone(), 0).next(&scores).unwrap(), place);
+    }
+}
+
+#[test]
 fn scores_that_are_none_are_an_error() {
     let mut sampler = sampler(Parameters::default(), 0);
     assert!(sampler.next(&[]).is_err());

@@ -82,10 +82,22 @@ impl Decoder {
     }
 }
 
-/// The token of the highest score.
+/// Scores that are compared at once.
+const LANES: usize = 16;
+
+/// The token of the highest score, the first of several.
 fn likeliest(scores: &[f32]) -> Result<i64> {
-    // In two steps, of which the first, over all scores, is made of vector instructions.
-    let highest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let token = scores.iter().position(|score| *score == highest);
-    Ok(i64::try_from(token.ok_or_else(|| Error::failed("the graph gave no scores"))?)?)
+    // In lanes side by side, of which the compiler makes vector instructions.
+    let higher = |a: f32, b: f32| if b > a { b } else { a };
+    let (chunks, rest) = scores.as_chunks::<LANES>();
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for chunk in chunks {
+        lanes.iter_mut().zip(chunk).for_each(|(lane, score)| *lane = higher(*lane, *score));
+    }
+    let highest = lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, higher);
+    let has = |chunk: &[f32]| chunk.iter().fold(false, |found, score| found | (*score == highest));
+    let from = scores.chunks(LANES).position(has).unwrap_or(0) * LANES;
+    let within = scores.iter().skip(from).position(|score| *score == highest);
+    let token = within.ok_or_else(|| Error::failed("the graph gave no scores"))? + from;
+    Ok(i64::try_from(token)?)
 }
