@@ -75,7 +75,7 @@ fn at_once(served: &Served, chat: &Ready, graph: &Arc<Graph>, count: usize) -> V
         begun.elapsed()
     };
     // Instances that have read their tokenizer, and pages that are there.
-    (bare(), sandbox());
+    let _warm = (bare(), sandbox());
     let pairs: Vec<_> = (0..PAIRS).map(|_| (bare(), sandbox())).collect();
     let rate = |took: Duration| (count * TOKENS) as f64 / took.as_secs_f64();
     let rates: Vec<_> = pairs.iter().map(|(bare, own)| (rate(*own), rate(*bare))).collect();
@@ -171,7 +171,7 @@ fn recording(served: &Served, transcriber: &Ready) -> Value {
         guests.borrow_mut().push(milliseconds(called.guest));
         begun.elapsed().as_secs_f64()
     };
-    (bare(), sandbox());
+    let _warm = (bare(), sandbox());
     let pairs: Vec<_> = (0..3 * PAIRS).map(|_| (bare(), sandbox())).collect();
     let speeds: Vec<_> = pairs.iter().map(|(bare, own)| (1.0 / own, 1.0 / bare)).collect();
     let seconds = samples.len() as f64 / RATE as f64;
