@@ -18,12 +18,16 @@ from . import (
     inputs,
     minilm,
     mnist,
+    moonshine,
     pictures,
     recommender,
     sentences,
+    smollm2,
     speech,
 )
 from .checkpoint import read_checkpoint
+from .gguf import read_gguf
+from .ort_format import read_ort
 from .safetensors import read_safetensors
 
 # Raised when the layout of the folder changes, so that a reader can tell.
@@ -93,6 +97,8 @@ def build(sources, out):
     add_sentences(folder, sources)
     add_speech(folder, sources)
     add_recommender(folder, sources)
+    add_chat(folder, sources)
+    add_transcriber(folder, sources)
     folder.finish()
     return folder.index
 
@@ -203,3 +209,31 @@ def add_recommender(folder, sources):
     folder.write("ease-titles.txt", "".join(title + "\n" for title in likes.titles).encode())
     folder.index["recommender"] = recommender.evaluate(likes.matrix)
     folder.write("ease-metrics.json", (json.dumps(folder.index["recommender"]) + "\n").encode())
+
+
+def add_chat(folder, sources):
+    """Adds the language model, its tokenizer, and the token ids of each of the sentences."""
+    package = sources.open("smollm2-checkpoint")
+    metadata, tensors = read_gguf(package.read(smollm2.CHECKPOINT))
+    folder.model("smollm2", sources.pins["smollm2-checkpoint"], smollm2.convert(tensors))
+    tokenizer = smollm2.tokenizer(metadata)
+    folder.write("smollm2-tokenizer.json", tokenizer.encode())
+    ids = sentences.token_ids(tokenizer, sentences.sentences(), limit=None)
+    rows = ",\n".join(map(json.dumps, ids))
+    folder.write("smollm2-sentences-ids.json", f"[\n{rows}\n]\n".encode())
+
+
+def add_transcriber(folder, sources):
+    """Adds the two graphs that write down speech, their tokens, and recordings with transcripts."""
+    package, pin = sources.open("moonshine-graphs"), sources.pins["moonshine-graphs"]
+    folder.model("moonshine-encoder", pin, read_ort(package.read(moonshine.ENCODER)))
+    folder.model("moonshine-decoder", pin, read_ort(package.read(moonshine.DECODER)))
+    folder.write("moonshine-tokens.bin", package.read(moonshine.TOKENS))
+    folder.write("recordings/two-cities.wav", package.read(moonshine.READING))
+    clips = sources.open("librivox-clips")
+    transcripts = clips.read(f"{moonshine.CLIPS}/transcription").decode()
+    transcripts = moonshine.read_transcripts(transcripts)
+    for name in transcripts:
+        folder.write(f"recordings/{name}.wav", clips.read(f"{moonshine.CLIPS}/{name}.wav"))
+    text = json.dumps(transcripts, indent=1) + "\n"
+    folder.write("recordings/transcripts.json", text.encode())

@@ -11,7 +11,7 @@ OPSET = 13
 IR_VERSION = 8
 
 # What the Open Inference Protocol calls the element types of the graphs' inputs and outputs.
-DATATYPES = {TensorProto.FLOAT: "FP32", TensorProto.INT64: "INT64"}
+DATATYPES = {TensorProto.FLOAT: "FP32", TensorProto.INT64: "INT64", TensorProto.BOOL: "BOOL"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +38,11 @@ class GraphBuilder:
     def integers(self, name, values):
         """Adds a constant (kept as int64) and returns its name."""
         self.weights.append(numpy_helper.from_array(np.asarray(values, np.int64), name))
+        return name
+
+    def stored(self, name, values):
+        """Adds a constant of the elements it has and returns its name."""
+        self.weights.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
         return name
 
     def node(self, operator, inputs, output, **attributes):

@@ -111,11 +111,15 @@ def sentences():
     return distinct
 
 
-def token_ids(tokenizer, texts):
-    """The ids of each text by the reference tokenizer (tokenizer.json as text): cut, not padded."""
+def token_ids(tokenizer, texts, limit=MAX_TOKENS):
+    """The ids of each text by the reference tokenizer (tokenizer.json as text).
+
+    Cut where there are more than `limit`, and not padded.
+    """
     reference = Tokenizer.from_str(tokenizer)
     reference.no_padding()
-    reference.enable_truncation(MAX_TOKENS)
+    if limit is not None:
+        reference.enable_truncation(limit)
     return [encoding.ids for encoding in reference.encode_batch(texts)]
 
 

@@ -1,10 +1,15 @@
 """Reads single files out of the downloaded packages, after checking the package's hash."""
 
 import hashlib
+import io
 import json
 import pathlib
 import tarfile
 import zipfile
+
+# What a Debian package begins with, and the bytes that describe each of its members.
+ARCHIVE = b"!<arch>\n"
+MEMBER_HEAD = 60
 
 
 class SourceError(Exception):
@@ -31,7 +36,7 @@ class Sources:
 
 
 class Package:
-    """One downloaded package: a wheel (zip) or an npm package (tar)."""
+    """One downloaded package: a wheel (zip), an npm package (tar) or a Debian package (tar in ar)."""
 
     def __init__(self, path):
         self.path = path
@@ -42,7 +47,22 @@ class Package:
             if self.path.suffix == ".whl":
                 with zipfile.ZipFile(self.path) as archive:
                     return archive.read(member)
-            with tarfile.open(self.path) as archive:
+            with tarfile.open(fileobj=io.BytesIO(self._tar())) as archive:
                 return archive.extractfile(member).read()
         except KeyError as error:
             raise SourceError(f"{self.path} has no file {member}") from error
+
+    def _tar(self):
+        """The archive with the files."""
+        data = self.path.read_bytes()
+        if self.path.suffix != ".deb":
+            return data
+        place = len(ARCHIVE)
+        while data.startswith(ARCHIVE) and place + MEMBER_HEAD <= len(data):
+            head = data[place : place + MEMBER_HEAD]
+            start, length = place + MEMBER_HEAD, int(head[48:58])
+            if head.startswith(b"data.tar"):
+                return data[start : start + length]
+            # Members begin at even places.
+            place = start + length + length % 2
+        raise SourceError(f"{self.path} is no Debian package")

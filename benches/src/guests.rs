@@ -154,7 +154,7 @@ fn preparing(example: &str, count: i64) -> Vec<NamedTensor> {
 }
 
 /// A BYTES tensor of these elements.
-fn elements(elements: &[&[u8]]) -> Tensor {
+pub(crate) fn elements(elements: &[&[u8]]) -> Tensor {
     let mut data = Vec::new();
     elements.iter().for_each(|element| push_bytes_element(&mut data, element).unwrap());
     Tensor::new(Datatype::Bytes, vec![elements.len()], data.into()).unwrap()

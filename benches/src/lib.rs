@@ -7,6 +7,7 @@
 )]
 
 pub mod batching;
+pub mod decoding;
 pub mod density;
 pub mod echo;
 pub mod graphs;

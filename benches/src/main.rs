@@ -30,6 +30,10 @@ fn main() -> ExitCode {
             println!("{}", serde_json::to_string_pretty(&measured).expect("numbers"));
             ExitCode::SUCCESS
         }
+        Some("decoding") => {
+            println!("{}", modelet_benches::decoding::measure());
+            ExitCode::SUCCESS
+        }
         Some("guests") => {
             let folder = args.get(2).expect("the folder of the examples' components");
             modelet_benches::guests::serve(folder.as_ref());

@@ -10,6 +10,7 @@ use modelet_host::engine::deployment::Deployment;
 use modelet_host::engine::memory;
 use modelet_host::host::{Host, Options};
 use modelet_host::names::Target;
+use modelet_host::nn::graph::Graph;
 use modelet_host::registry::Version;
 use modelet_host::server;
 use modelet_host::tensor::{AlignedBuffer, Datatype, NamedTensor, Tensor};
@@ -92,6 +93,15 @@ impl Served {
         self.ready(model)
     }
 
+    /// Publishes an example, which has been built, and makes it ready.
+    pub fn example(&self, name: &str) -> Ready {
+        let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name);
+        let package = package.to_str().unwrap();
+        let args = ["modelet", "--json", "publish", "--package", package, "--server", self.url()];
+        modelet_cli::main(args.map(Into::into));
+        self.ready(name)
+    }
+
     /// The version of a published model that is live, made ready.
     pub fn ready(&self, model: &str) -> Ready {
         let snapshot = self.host.snapshot();
@@ -133,6 +143,13 @@ impl Ready {
     /// What is learned of runs that callers share.
     pub fn learned(&self) -> Vec<Vec<(usize, Duration, u32)>> {
         self.deployment.graphs().next().unwrap().shared_times()
+    }
+
+    /// The graph that takes an input of this name.
+    pub fn graph_of(&self, input: &str) -> Arc<Graph> {
+        let takes =
+            |graph: &&Arc<Graph>| graph.signature().inputs.iter().any(|spec| spec.name == input);
+        Arc::clone(self.deployment.graphs().find(takes).unwrap())
     }
 
     /// The same graph without a sandbox, on the calling thread.

@@ -70,6 +70,7 @@ pub(crate) enum Command {
     Show(ShowArgs),
     Update(UpdateArgs),
     Infer(InferArgs),
+    Chat(ChatArgs),
     #[command(subcommand)]
     Alias(AliasCommand),
     Delete(DeleteArgs),
@@ -345,6 +346,35 @@ pub(crate) struct InferArgs {
     /// An input as raw bytes; repeatable
     #[arg(long = "input-file", value_name = "NAME=FILE[:SHAPE]")]
     pub(crate) input_files: Vec<String>,
+}
+
+/// Talk with a model that serves the task `chat`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  modelet chat                        # a line is a message; Ctrl-D ends it\n  \
+    modelet chat chat@1.0.0 --system 'Answer in one sentence.'\n  \
+    echo 'Name three colours.' | modelet chat --temperature 0 --max-tokens 40\n\n\
+    The answer is printed as it comes, and what was said before is sent along with every message. On a\n\
+    terminal a refused message is dropped and the conversation goes on; from a pipe it ends the command.\n\
+    With --json the whole conversation is one document, printed at its end. What is not named is the\n\
+    model's to choose; docs/tasks.md says what a model of this task takes."
+)]
+pub(crate) struct ChatArgs {
+    /// NAME, NAME@VERSION or NAME@ALIAS
+    #[arg(value_name = "NAME[@VERSION|@ALIAS]", default_value = "chat")]
+    pub(crate) target: ModelTarget,
+    /// What the model is told before the conversation
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) system: Option<String>,
+    /// From 0, the likeliest word always, to 2, any word
+    #[arg(long, value_name = "NUMBER", value_parser = value::finite)]
+    pub(crate) temperature: Option<f64>,
+    /// The most tokens of one answer
+    #[arg(long, value_name = "N")]
+    pub(crate) max_tokens: Option<u32>,
+    /// The same seed gives the same answers
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) seed: Option<i64>,
 }
 
 /// Move and list a model's aliases

@@ -278,6 +278,16 @@ impl Client {
         Ok(InferAnswer { head, tensors, server_timing })
     }
 
+    /// Asks for a chat completion as a stream; gives each part of the answer as it comes.
+    pub(crate) fn chat(
+        &self,
+        request: &Value,
+    ) -> Result<impl Iterator<Item = Result<Value, Failure>> + use<'_>, Failure> {
+        let path = "/v1/chat/completions".to_owned();
+        let lines = self.transport.stream(Request::new(Method::Post, path).json(request))?;
+        Ok(lines.filter_map(|line| event(line).transpose()))
+    }
+
     fn get(&self, path: &str) -> Result<Answer, Failure> {
         self.json(Request::new(Method::Get, path.to_owned()))
     }
@@ -320,6 +330,22 @@ impl Window {
             Self::FiveMinutes => "5m",
             Self::Hour => "1h",
             Self::Lifetime => "lifetime",
+        }
+    }
+}
+
+/// The document of a line of a stream of events; none where the line holds none.
+fn event(line: Result<String, Failure>) -> Result<Option<Value>, Failure> {
+    let line = line?;
+    let Some(data) = line.strip_prefix("data: ").filter(|data| *data != "[DONE]") else {
+        return Ok(None);
+    };
+    let document: Value = serde_json::from_str(data).map_err(|_| not_modelet("event"))?;
+    match document.pointer("/error/message").and_then(Value::as_str) {
+        None => Ok(Some(document)),
+        Some(message) => {
+            let code = document.pointer("/error/code").and_then(Value::as_str).unwrap_or_default();
+            Err(Failure::new(Exit::of_answer(code, 500), message).kind(code))
         }
     }
 }

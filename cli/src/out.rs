@@ -51,6 +51,28 @@ impl Out {
         })
     }
 
+    /// Prints a part of an answer for people as it comes, and nothing behind it.
+    ///
+    /// # Errors
+    /// When stdout cannot be written; also where its reader has gone away, for whom nothing more is made.
+    pub(crate) fn part(&self, text: &str) -> Result<(), Failure> {
+        if self.json {
+            return Ok(());
+        }
+        let mut stdout = self.stdout.borrow_mut();
+        stdout.write_all(table::plain(text).as_bytes()).and_then(|()| stdout.flush()).map_err(
+            |error| Failure::new(Exit::Failed, format!("the answer could not be written: {error}")),
+        )
+    }
+
+    /// Prints `document` with `--json`, and nothing without: its text was printed in parts.
+    ///
+    /// # Errors
+    /// When stdout cannot be written, except that its reader has gone away.
+    pub(crate) fn document(&self, document: &impl Serialize) -> Result<(), Failure> {
+        if self.json { self.answer(document, String::new) } else { Ok(()) }
+    }
+
     /// Tells a person something that is not the answer, on stderr; silent with `--json`.
     pub(crate) fn note(&self, text: &str) {
         if !self.json {

@@ -31,10 +31,15 @@ pub fn texts(data: &[u8]) -> Outcome {
         b"chat completions" => (&MODELS.chat, Some(Operation::Completions)),
         b"completions" => (&MODELS.completion, Some(Operation::Completions)),
         b"embeddings" => (&MODELS.embedding, Some(Operation::Embeddings)),
+        b"transcriptions" => (&MODELS.transcription, Some(Operation::Transcriptions)),
         b"generate" => (&MODELS.chat, None),
         _ => (&MODELS.plain, None),
     };
-    let decoded = Fields::read(body).and_then(|fields| match operation {
+    let fields = match operation {
+        Some(Operation::Transcriptions) => form(body),
+        _ => Fields::read(body),
+    };
+    let decoded = fields.and_then(|fields| match operation {
         Some(operation) => {
             let context = Context { snapshot, ticket: 0, id: "id", now_s: 1 };
             openai::decode(operation, &fields, &context)
@@ -45,6 +50,18 @@ pub fn texts(data: &[u8]) -> Outcome {
         Ok(request) => check(request),
         Err(error) => check_error(&error),
     }
+}
+
+/// A form of a file and the texts of an object.
+fn form(body: &[u8]) -> Result<Fields, Error> {
+    let texts = Fields::read(body)?;
+    let names: Vec<_> = texts.names().map(str::to_owned).collect();
+    let texts = names.into_iter().map(|name| {
+        let text = texts.get::<String>(&name)?.unwrap_or_default();
+        Ok((name, text))
+    });
+    let texts = texts.collect::<Result<Vec<_>, Error>>()?;
+    Fields::of_form(texts, Some(Bytes::from_static(b"RIFF")))
 }
 
 fn check_error(error: &Error) -> Outcome {
@@ -110,6 +127,11 @@ fn check_answer(answer: Answer, outputs: &[NamedTensor]) {
             // A length of vectors that the model has not.
             Err(error) => assert_eq!(error.kind(), Kind::BadRequest, "{error}"),
         },
+        Answer::Text(content_type, encode) => {
+            assert!(content_type.starts_with("text/"), "{content_type}");
+            let text = encode(outputs).expect("it has everything");
+            assert!(std::str::from_utf8(&text).is_ok());
+        }
         Answer::Stream(mut events) => {
             let part = outputs.iter().filter(|(name, _)| name == "text");
             let part: Vec<_> = part.cloned().collect();
@@ -148,6 +170,7 @@ struct Models {
     chat: Snapshot,
     completion: Snapshot,
     embedding: Snapshot,
+    transcription: Snapshot,
     plain: Snapshot,
 }
 
@@ -166,6 +189,16 @@ static MODELS: LazyLock<Models> = LazyLock::new(|| {
             "inputs": [spec("text", Datatype::Bytes, &[-1])],
             "outputs": [spec("v", Datatype::Fp32, &[-1, 4]), spec("tokens", Datatype::Int64, &[-1])],
             "task": "embedding",
+        })),
+        transcription: snapshot(&json!({
+            "inputs": [text("audio"), text("parameters")],
+            "outputs": [
+                text("text"),
+                spec("duration", Datatype::Fp32, &[1]),
+                spec("segments", Datatype::Fp32, &[-1, 2]),
+                spec("segment_text", Datatype::Bytes, &[-1]),
+            ],
+            "task": "transcription",
         })),
         plain: snapshot(&json!({
             "inputs": [spec("x", Datatype::Fp32, &[-1, 2]), spec("name", Datatype::Bytes, &[-1])],

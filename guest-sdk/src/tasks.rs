@@ -29,6 +29,38 @@
 //! # fn main() {}
 //! ```
 //!
+//! `transcription` takes a sound file and parameters, the latter JSON, and gives the words; and where it can,
+//! how long the recording is, and its parts with their times:
+//!
+//! ```
+//! use modelet_guest::{Result, Tensor, model};
+//!
+//! struct Deaf;
+//!
+//! #[model(task = "transcription")]
+//! impl Deaf {
+//!     fn load() -> Result<Self> {
+//!         Ok(Self)
+//!     }
+//!
+//!     #[output("text", [1])]
+//!     #[output("duration", [1])]
+//!     #[output("segments", [-1, 2])]
+//!     #[output("segment_text", [-1])]
+//!     fn infer(
+//!         &mut self,
+//!         #[input([1])] audio: Tensor<Vec<u8>>,
+//!         #[input([1])] parameters: Tensor<String>,
+//!     ) -> Result<(Tensor<String>, Tensor<f32>, Tensor<f32>, Tensor<String>)> {
+//!         let seconds = audio.data()[0].len() as f32 / 32_000.0;
+//!         let nothing = Tensor::vector(vec![String::new()]);
+//!         let segments = Tensor::new([0, 2], Vec::new())?;
+//!         Ok((nothing, Tensor::vector(vec![seconds]), segments, Tensor::vector(Vec::new())))
+//!     }
+//! }
+//! # fn main() {}
+//! ```
+//!
 //! `chat` and `completion` take a prompt and parameters, both JSON, and give a text, why it ends, and how
 //! many tokens that took. Where the caller asked for a stream, they emit what is added to the text:
 //!

@@ -163,6 +163,24 @@ impl<T: Element> Tensor<T> {
         Ok(Self { name: self.name.clone(), shape, content })
     }
 
+    /// The same elements as a tensor that lies in the host: one that several runs of a graph are given is
+    /// then copied there once, and not for each of them.
+    ///
+    /// ```
+    /// use modelet_guest::Tensor;
+    ///
+    /// let mask = Tensor::new([1, 3], vec![1i64; 3])?.in_host()?;
+    /// assert_eq!((mask.shape(), mask.data()), (&[1, 3][..], &[1, 1, 1][..]));
+    /// # Ok::<(), modelet_guest::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the host takes no more tensors.
+    pub fn in_host(&self) -> Result<Self> {
+        let content = Content::Host(Rc::new(self.to_handle()?), OnceCell::new());
+        Ok(Self { name: self.name.clone(), shape: self.shape.clone(), content })
+    }
+
     /// An error about this tensor: the caller's if it is an input, the model's otherwise.
     pub fn error(&self, message: impl std::fmt::Display) -> Error {
         match &self.name {

@@ -135,7 +135,14 @@ async fn generate(
 ) -> Result<Response<Body>, Error> {
     let limits = host.admission().limits();
     let mut receiving = host.admission().receive(caller, head)?;
-    let decoding = decode::fields(head, body, &mut receiving, limits);
+    let decoding = async {
+        match asked {
+            Asked::OpenAi(Operation::Transcriptions) => {
+                decode::form(head, body, &mut receiving, limits).await
+            }
+            _ => decode::fields(head, body, &mut receiving, limits).await,
+        }
+    };
     let fields = Account::time(&mut account.stages.decode, decoding).await?;
     let request = match asked {
         Asked::Generate { called, stream } => generation::decode(called, &fields, stream, limits)?,
@@ -154,7 +161,11 @@ async fn generate(
     match answer {
         Answer::Whole(encode) => {
             let outputs = answered(host, ready, account).await?;
-            account.encode(|| encode::document(encode, &outputs, permit))
+            account.encode(|| encode::document((encode::JSON, encode), &outputs, permit))
+        }
+        Answer::Text(content_type, encode) => {
+            let outputs = answered(host, ready, account).await?;
+            account.encode(|| encode::document((content_type, encode), &outputs, permit))
         }
         Answer::Stream(events) => {
             let (deployment, call) = ready;

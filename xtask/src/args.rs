@@ -138,9 +138,10 @@ Runs for long what the tests run for seconds, and prints what it came to. Inputs
 are copied to fuzz/seeds, where every test run tries them from then on.
 
 Parts (all of them if none is named):
-  fuzz         Every decoder under libFuzzer, from the seeds and from what earlier runs learnt
-  load-tester  perf_analyzer over every protocol, in windows of ten seconds until it finds figures stable
-  tests        100,000 callers that leave, and five minutes of ten times the load
+  fuzz           Every decoder under libFuzzer, from the seeds and from what earlier runs learnt
+  load-tester    perf_analyzer over every protocol, in windows of ten seconds until it finds figures stable
+  tests          100,000 callers that leave, and five minutes of ten times the load
+  conversations  Two hundred conversations with a language model, some of which are left
 
 Options:
   --minutes N  How long `fuzz` runs, divided among the decoders [default: 10]";

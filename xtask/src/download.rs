@@ -33,6 +33,7 @@ pub(crate) fn fetch(cache: &Cache, pin: &Pin) -> Result<PathBuf> {
     match pin.registry {
         Registry::Pypi => pip_download(pin, partial.path()),
         Registry::Npm => npm_pack(pin, partial.path()),
+        Registry::Debian => apt_download(pin, partial.path()),
     }
     .with_context(|| format!("cannot download {} {}", pin.package, pin.version))?;
     let file = partial.path().join(&pin.file);
@@ -85,6 +86,20 @@ fn npm_pack(pin: &Pin, folder: &Path) -> Result<()> {
     npm.current_dir(folder).args(["pack", "--silent", "--ignore-scripts"]);
     // Its only output is the name of the file.
     process::output(npm.arg(format!("{}@{}", pin.package, pin.version))).map(drop)
+}
+
+fn apt_download(pin: &Pin, folder: &Path) -> Result<()> {
+    let download = || {
+        let mut apt_get = process::command("apt-get");
+        // As the one who asks, for who apt would be elsewhere may not write here.
+        apt_get.current_dir(folder).args(["-qq", "--option=APT::Sandbox::User=root", "download"]);
+        process::run(apt_get.arg(format!("{}={}", pin.package, pin.version)))
+    };
+    // A fresh machine has no lists of packages, and an old one has old ones.
+    download().or_else(|_| {
+        process::run(process::command("apt-get").args(["update", "-qq"]))?;
+        download()
+    })
 }
 
 /// Asks pip for the wheel of this name, whatever Python and machine it runs on.

@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
+use crate::cache::Partial;
 use crate::guests::{self, EXAMPLES, TEST_GUESTS};
 use crate::process::{self, workspace};
 use crate::setup::Ready;
@@ -28,6 +29,11 @@ pub(crate) fn publish_test_guests(ready: &Ready, url: &str) -> Result<()> {
     TEST_GUESTS.iter().try_for_each(|guest| publish_package(ready, url, &examples.join(guest)))
 }
 
+/// Publishes the one in this folder below `examples`.
+pub(crate) fn publish_one(ready: &Ready, url: &str, example: &str) -> Result<()> {
+    publish_package(ready, url, &workspace().join("examples").join(example))
+}
+
 fn publish_package(ready: &Ready, url: &str, package: &Path) -> Result<()> {
     let mut publish = guests::modelet(ready);
     process::run(publish.args(["publish", "--server", url, "--package"]).arg(package))
@@ -38,7 +44,9 @@ pub(crate) fn call(ready: &Ready, url: &str) -> Result<()> {
     embedding(ready, url)?;
     image_classifier(ready, url)?;
     recommender(ready, url)?;
-    voice_activity(ready, url)
+    voice_activity(ready, url)?;
+    chat(ready, url)?;
+    transcriber(ready, url)
 }
 
 /// Two versions behind an alias: the same calls, before and after it moves.
@@ -75,15 +83,8 @@ fn embedding(ready: &Ready, url: &str) -> Result<()> {
 
 fn image_classifier(ready: &Ready, url: &str) -> Result<()> {
     for picture in ["coffee-palette.png", "camera-grey.jpg", "flower.jpg"] {
-        let file = ready.models.join("pictures").join(picture);
-        // A raw file of BYTES has each element behind its length.
-        let bytes = fs::read(&file).with_context(|| format!("no picture {}", file.display()))?;
-        let mut element = u32::try_from(bytes.len())?.to_le_bytes().to_vec();
-        element.extend(bytes);
-        let scratch = ready.scratch(picture)?;
-        let raw = scratch.path().join("image");
-        fs::write(&raw, element)?;
-        let input = format!("image={}:1", raw.display());
+        let raw = raw_element(ready, picture, &ready.models.join("pictures").join(picture))?;
+        let input = format!("image={}:1", raw.path().join("element").display());
         let answer = infer(ready, url, "image-classifier", &["--input-file", &input])?;
         let (labels, shares) = (texts(&answer, 0)?, numbers(&answer, 1)?);
         let first = labels.first().zip(shares.first()).context("no label")?;
@@ -112,6 +113,42 @@ fn voice_activity(ready: &Ready, url: &str) -> Result<()> {
     });
     println!("    voice-activity: there is speech from {}", spoken.collect::<Vec<_>>().join(", "));
     Ok(())
+}
+
+/// A raw prompt, whose next word the model is sure of.
+fn chat(ready: &Ready, url: &str) -> Result<()> {
+    let inputs = [
+        "--input",
+        r#"messages=["\"The capital of France is\""]"#,
+        "--input",
+        r#"parameters=["{\"temperature\": 0, \"max_tokens\": 1}"]"#,
+    ];
+    let said = texts(&infer(ready, url, "chat", &inputs)?, 0)?.concat();
+    println!("    chat: 'The capital of France is' goes on with '{said}'");
+    ensure!(said == " Paris", "it should go on with ' Paris'");
+    Ok(())
+}
+
+fn transcriber(ready: &Ready, url: &str) -> Result<()> {
+    let file = ready.models.join("recordings/two-cities.wav");
+    let audio = raw_element(ready, "recording", &file)?;
+    let audio = format!("audio={}:1", audio.path().join("element").display());
+    let inputs = ["--input-file", &audio, "--input", r#"parameters=["{}"]"#];
+    let text = texts(&infer(ready, url, "transcriber", &inputs)?, 0)?.concat();
+    let beginning: String = text.chars().take(60).collect();
+    println!("    transcriber: two-cities.wav says '{beginning}…'");
+    ensure!(text.starts_with("It was the best of times."), "it heard '{beginning}'");
+    Ok(())
+}
+
+/// A folder with the file `element`: a file as one raw element of BYTES, which has its length before it.
+fn raw_element(ready: &Ready, name: &str, file: &Path) -> Result<Partial> {
+    let bytes = fs::read(file).with_context(|| format!("no file {}", file.display()))?;
+    let mut element = u32::try_from(bytes.len())?.to_le_bytes().to_vec();
+    element.extend(bytes);
+    let scratch = ready.scratch(name)?;
+    fs::write(scratch.path().join("element"), element)?;
+    Ok(scratch)
 }
 
 fn infer(ready: &Ready, url: &str, model: &str, inputs: &[&str]) -> Result<Value> {

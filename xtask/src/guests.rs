@@ -10,8 +10,8 @@ use crate::process::{self, workspace};
 use crate::setup::Ready;
 
 /// The folders below `examples`.
-pub(crate) const EXAMPLES: [&str; 4] =
-    ["embedding", "image-classifier", "recommender", "voice-activity"];
+pub(crate) const EXAMPLES: [&str; 6] =
+    ["chat", "embedding", "image-classifier", "recommender", "transcriber", "voice-activity"];
 
 /// Models that only tests call, there too.
 pub(crate) const TEST_GUESTS: [&str; 1] = ["guests/parrot"];
@@ -52,10 +52,13 @@ pub(crate) fn provide_toolchain() -> Result<()> {
 
 /// Compiles all examples and the tests' models; the `modelet` command is there.
 pub(crate) fn build(ready: &Ready) -> Result<()> {
-    EXAMPLES.iter().chain(&TEST_GUESTS).try_for_each(|example| {
-        let mut build = modelet(ready);
-        process::run(build.arg("build").arg(workspace().join("examples").join(example)))
-    })
+    EXAMPLES.iter().chain(&TEST_GUESTS).try_for_each(|example| build_one(ready, example))
+}
+
+/// Compiles the one in this folder below `examples`.
+pub(crate) fn build_one(ready: &Ready, example: &str) -> Result<()> {
+    let mut build = modelet(ready);
+    process::run(build.arg("build").arg(workspace().join("examples").join(example)))
 }
 
 /// Runs the examples' own tests on this machine.

@@ -10,6 +10,7 @@ const PINS: &str = include_str!("../../assets/pins.json");
 pub(crate) enum Registry {
     Pypi,
     Npm,
+    Debian,
 }
 
 /// One file of one version of a package.
@@ -84,6 +85,7 @@ fn source_pin(source: &Value) -> Result<Pin> {
     let registry = match text(source, "registry")?.as_str() {
         "pypi" => Registry::Pypi,
         "npm" => Registry::Npm,
+        "debian" => Registry::Debian,
         other => anyhow::bail!("unknown registry '{other}'"),
     };
     Ok(Pin {
@@ -111,7 +113,7 @@ mod tests {
     #[test]
     fn every_source_is_pinned_by_hash() {
         let sources = sources().unwrap();
-        assert_eq!(sources.len(), 11);
+        assert_eq!(sources.len(), 14);
         for pin in sources {
             assert!(is_a_hash(&pin.sha256), "{pin:?}");
             assert!(pin.file.contains(&pin.version), "{pin:?}");

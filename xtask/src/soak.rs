@@ -1,5 +1,6 @@
 //! `cargo xtask soak`: for minutes or hours what the tests do for seconds.
 
+mod conversations;
 mod fuzz;
 mod report;
 
@@ -32,6 +33,8 @@ enum Work {
     /// Runs the integration tests that this nextest expression picks at their full length, which they
     /// know by themselves.
     Tests(&'static str),
+    /// Talks with a language model.
+    Conversations,
 }
 
 /// All parts. Another kind of soak is another entry, with its line in the help of `args.rs`.
@@ -39,6 +42,7 @@ pub(crate) const PARTS: &[Part] = &[
     Part { name: "fuzz", work: Work::Fuzz },
     Part { name: "load-tester", work: Work::LoadTester },
     Part { name: "tests", work: Work::Tests("test(soak) | test(/^overload::/)") },
+    Part { name: "conversations", work: Work::Conversations },
 ];
 
 impl FromStr for &'static Part {
@@ -61,6 +65,7 @@ pub(crate) fn run(minutes: u32, parts: &[&Part]) -> Result<()> {
             Work::Fuzz => fuzz::run(&ready, minutes),
             Work::LoadTester => load_tester(&ready),
             Work::Tests(filter) => tests(&ready, filter),
+            Work::Conversations => conversations::run(&ready),
         });
     }
     stages.finish()

@@ -1,6 +1,6 @@
 //! One HTTP exchange: the address, the limits, and what each way of failing means.
 
-use std::io;
+use std::io::{self, BufRead, BufReader};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -131,6 +131,35 @@ impl Transport {
     /// # Errors
     /// When the server cannot be reached, breaks off, or answers with an error.
     pub(super) fn send(&self, request: Request) -> Result<Response, Failure> {
+        let accepting = request.accepting;
+        let (place, answer) = self.exchange(request)?;
+        let response = whole(answer).map_err(|error| self.unreachable(error))?;
+        if response.status < 300 || Some(response.status) == accepting {
+            return Ok(response);
+        }
+        Err(refusal(&response, &place))
+    }
+
+    /// Sends `request` and gives the lines of the answer as they come.
+    ///
+    /// # Errors
+    /// As [`Transport::send`]; an answer that breaks off is an error of its line.
+    pub(super) fn stream(
+        &self,
+        request: Request,
+    ) -> Result<impl Iterator<Item = Result<String, Failure>> + use<'_>, Failure> {
+        let (place, answer) = self.exchange(request)?;
+        if answer.status().as_u16() >= 300 {
+            let response = whole(answer).map_err(|error| self.unreachable(error))?;
+            return Err(refusal(&response, &place));
+        }
+        let body = answer.into_body().into_with_config().limit(ANSWER_BYTES).reader();
+        let lines = BufReader::new(body).lines();
+        Ok(lines.map(|line| line.map_err(|error| self.unreachable(error.into()))))
+    }
+
+    /// Sends `request`: the address it went to, and the answer whose body is still to come.
+    fn exchange(&self, request: Request) -> Result<(String, http::Response<ureq::Body>), Failure> {
         let place = format!("{}{}", self.base, request.path);
         let mut head = http::Request::builder().uri(&place).method(match request.method {
             Method::Head => http::Method::HEAD,
@@ -153,11 +182,7 @@ impl Transport {
                 self.run_stream(head.header("content-type", content_type), body, request.timeout)
             }
         };
-        let response = sent.map_err(|error| self.unreachable(error))?;
-        if response.status < 300 || Some(response.status) == request.accepting {
-            return Ok(response);
-        }
-        Err(refusal(&response, &place))
+        Ok((place, sent.map_err(|error| self.unreachable(error))?))
     }
 
     fn run_bytes(
@@ -165,7 +190,7 @@ impl Transport {
         head: http::request::Builder,
         bytes: &[u8],
         timeout: Duration,
-    ) -> Result<Response, ureq::Error> {
+    ) -> Result<http::Response<ureq::Body>, ureq::Error> {
         let head = head.header("content-length", bytes.len());
         let mut reader = bytes;
         self.run(head.body(SendBody::from_reader(&mut reader)), timeout)
@@ -176,7 +201,7 @@ impl Transport {
         mut head: http::request::Builder,
         mut body: Body,
         timeout: Duration,
-    ) -> Result<Response, ureq::Error> {
+    ) -> Result<http::Response<ureq::Body>, ureq::Error> {
         head = head.header("content-length", body.length());
         if body.length() >= EXPECT_FROM_BYTES {
             head = head.header("expect", "100-continue");
@@ -189,16 +214,14 @@ impl Transport {
         &self,
         request: Result<http::Request<SendBody<'_>>, http::Error>,
         timeout: Duration,
-    ) -> Result<Response, ureq::Error> {
+    ) -> Result<http::Response<ureq::Body>, ureq::Error> {
         let request = self
             .agent
             .configure_request(request?)
             .timeout_recv_response(Some(timeout))
             .timeout_recv_body(Some(timeout))
             .build();
-        let (parts, mut body) = self.agent.run(request)?.into_parts();
-        let body = body.with_config().limit(ANSWER_BYTES).read_to_vec()?;
-        Ok(Response { status: parts.status.as_u16(), headers: parts.headers, body })
+        self.agent.run(request)
     }
 
     /// What an exchange that brought no answer means.
@@ -265,11 +288,21 @@ fn base_of(server: &str) -> Result<String, Failure> {
     Ok(url.trim_end_matches('/').to_owned())
 }
 
+/// An answer with all of its body.
+fn whole(answer: http::Response<ureq::Body>) -> Result<Response, ureq::Error> {
+    let (parts, mut body) = answer.into_parts();
+    let body = body.with_config().limit(ANSWER_BYTES).read_to_vec()?;
+    Ok(Response { status: parts.status.as_u16(), headers: parts.headers, body })
+}
+
 /// The failure that an error answer tells of.
 fn refusal(response: &Response, place: &str) -> Failure {
     let document: Value = serde_json::from_slice(&response.body).unwrap_or_default();
-    let text = |key: &str| document.get(key).and_then(Value::as_str);
-    let kind = text("kind").unwrap_or_default();
+    // Under /v1 an error is an object of its own, whose code is the kind where it has no other name.
+    let text = |key: &str| {
+        document.pointer(&format!("/error/{key}")).or(document.get(key)).and_then(Value::as_str)
+    };
+    let kind = text("kind").or(text("code")).unwrap_or_default();
     let exit = Exit::of_answer(kind, response.status);
     let mut failure = match text("message").or_else(|| text("error")) {
         Some(message) => Failure::new(exit, message),

@@ -1,6 +1,7 @@
 //! The commands, one module each, and the list that leads to them.
 
 mod alias;
+mod chat;
 mod delete;
 mod efficiency;
 mod history;
@@ -45,6 +46,7 @@ pub(crate) fn run(cli: Cli, out: &Out) -> Result<Exit, Failure> {
         Command::Show(args) => show::run(&args, &server()?, out),
         Command::Update(args) => update::run(&args, &server()?, out),
         Command::Infer(args) => infer::run(&args, &server()?, out),
+        Command::Chat(args) => chat::run(&args, &server()?, out),
         Command::Alias(command) => alias::run(command, &server()?, out),
         Command::Delete(args) => delete::run(&args, &server()?, out),
         Command::Release(args) => release::run(&args, &server()?, out),

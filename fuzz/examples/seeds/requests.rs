@@ -143,6 +143,15 @@ fn texts() -> Vec<Seed> {
                 "ok-generate",
                 "generate\n{\"text_input\":\"a\",\"id\":\"7\",\"parameters\":{\"top_p\":1}}",
             ),
+            ("ok-transcription", "transcriptions\n{\"model\":\"m\"}"),
+            (
+                "ok-subtitles",
+                "transcriptions\n{\"model\":\"m\",\"response_format\":\"vtt\",\"language\":\"en\",\"temperature\":\"0.5\",\"prompt\":\"a\"}",
+            ),
+            (
+                "no-words",
+                "transcriptions\n{\"model\":\"m\",\"timestamp_granularities[]\":\"word\"}",
+            ),
             ("ok-by-name", "plain\n{\"x\":[[1,2],[3,4]],\"name\":[\"a\",\"b\"]}"),
             ("ok-one-by-name", "plain\n{\"x\":[1,2],\"name\":\"a\",\"parameters\":{}}"),
             ("no-model", "chat\n{\"model\":\"n\",\"messages\":[{\"role\":\"user\"}]}"),
@@ -178,6 +187,7 @@ fn paths() -> Vec<Seed> {
             ("ok-generate", "POST\n/v2/models/m/generate"),
             ("ok-generate-stream", "POST\n/v2/models/m/versions/1/generate_stream"),
             ("ok-openai-chat", "POST\n/v1/chat/completions"),
+            ("ok-openai-transcriptions", "POST\n/v1/audio/transcriptions"),
             ("ok-openai-model", "GET\n/openai/v1/models/m@live"),
             ("no-openai-route", "GET\n/v1/files"),
             ("ok-escaped", "GET\n/v2/models/%6d/ready"),

@@ -5,13 +5,15 @@
 
 use std::time::Duration;
 
+use axum::extract::{DefaultBodyLimit, FromRequest as _, Multipart};
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 
 use super::admit::{Receiving, body_too_large, content_length};
-use super::fields::Fields;
+use super::fields::{self, Fields};
 use super::inflate;
 use super::oip::{self, DecodeErrorKind, DecodeLimits, InferRequest, JSON_LENGTH_HEADER};
 use super::request_body::RequestBody;
@@ -121,6 +123,59 @@ pub async fn fields(
     }
     room.reserve((body.len() as u64).saturating_mul(PARSED_PER_BYTE))?;
     out_of_the_way(body.len(), || Fields::read(&body))
+}
+
+/// Reads a form of texts and at most one file, as browsers send it.
+///
+/// # Errors
+/// When the body is too long, too slow or cut short, or is no such form.
+pub async fn form(
+    head: &Parts,
+    body: RequestBody,
+    room: &mut Receiving,
+    limits: &Limits,
+) -> Result<Fields, Error> {
+    let coding = inflate::coding(&head.headers)?;
+    let mut body = read(body, content_length(head)?, 0, room, limits).await?;
+    if let Some(coding) = coding {
+        body = inflated(body, coding, 0, room, limits.request_body_bytes).await?;
+    }
+    // It is copied while it is cut into parts, and what is in the file once more.
+    room.reserve((body.len() as u64).saturating_mul(2))?;
+    let mut request = http::Request::new(axum::body::Body::from(body));
+    // What it may have is checked.
+    DefaultBodyLimit::disable().apply(&mut request);
+    if let Some(kind) = head.headers.get(CONTENT_TYPE) {
+        request.headers_mut().insert(CONTENT_TYPE, kind.clone());
+    }
+    let mut parts = Multipart::from_request(request, &()).await.map_err(|error| {
+        Error::new(Kind::BadRequest, format!("the body is no form: {error}"))
+            .remedy("send multipart/form-data")
+    })?;
+    let (mut texts, mut file) = (Vec::new(), None);
+    while let Some(part) = parts.next_field().await.map_err(form_error)? {
+        let name = part.name().unwrap_or_default().to_owned();
+        if part.file_name().is_some() {
+            let bytes = part.bytes().await.map_err(form_error)?;
+            if file.replace(bytes).is_some() {
+                return Err(fields::wrong(name, "the form has more than one file"));
+            }
+        } else {
+            if texts.len() == FORM_TEXTS {
+                return Err(fields::wrong(name, format!("more than {FORM_TEXTS} fields")));
+            }
+            let text = part.text().await.map_err(form_error)?;
+            texts.push((name, text));
+        }
+    }
+    Fields::of_form(texts, file)
+}
+
+/// Texts of a form; clients send fewer than ten.
+const FORM_TEXTS: usize = 64;
+
+fn form_error(error: axum::extract::multipart::MultipartError) -> Error {
+    Error::new(Kind::BadRequest, format!("the body is no valid form: {error}"))
 }
 
 /// Bytes that one of a JSON body may take when it is parsed: an element of a list is two characters at

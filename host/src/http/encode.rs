@@ -61,12 +61,15 @@ pub fn infer(
     Ok(response)
 }
 
-/// The answer to a request that is answered with one JSON document. Room is held as for [`infer`].
+/// The content type of JSON documents.
+pub const JSON: &str = "application/json";
+
+/// The answer to a request that is answered with one document. Room is held as for [`infer`].
 ///
 /// # Errors
 /// What `encode` fails with; [`Kind::Overloaded`] when there is no room for the answer.
 pub fn document(
-    encode: Box<Whole>,
+    (content_type, encode): (&'static str, Box<Whole>),
     outputs: &[NamedTensor],
     mut permit: Permit,
 ) -> Result<Response<Body>, Error> {
@@ -75,7 +78,7 @@ pub fn document(
     let document = out_of_the_way(bytes, || encode(outputs))?;
     permit.hold(document.len() as u64)?;
     let mut response = Response::new(Body::from(Bytes::from(document)));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response.body_mut().hold(permit);
     Ok(response)
 }

@@ -1,10 +1,12 @@
-//! A JSON object whose fields are read one by one, so that a mistake is told with the field it is in.
+//! A JSON object, or a form, whose fields are read one by one, so that a mistake is told with the field it
+//! is in.
 //!
 //! Nothing is parsed before somebody asks for it: what a protocol does not know costs nothing.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -17,11 +19,39 @@ const MOST: usize = 1024;
 /// Characters of a value that are shown where it is wrong.
 const SHOWN_CHARS: usize = 40;
 
-/// The fields of an object, each as it was written.
+/// The fields of an object, each as it was written, or of a form, each as a JSON string.
 #[derive(Debug, Default)]
-pub struct Fields(BTreeMap<String, Box<RawValue>>);
+pub struct Fields {
+    values: BTreeMap<String, Box<RawValue>>,
+    /// The file of a form.
+    file: Option<Bytes>,
+}
 
 impl Fields {
+    /// The fields of a form.
+    ///
+    /// # Errors
+    /// [`Kind::BadRequest`] when there are too many.
+    pub fn of_form(
+        texts: impl IntoIterator<Item = (String, String)>,
+        file: Option<Bytes>,
+    ) -> Result<Self, Error> {
+        let mut values = BTreeMap::new();
+        for (name, text) in texts {
+            let text = serde_json::value::to_raw_value(&text).expect("a string is always JSON");
+            values.insert(name, text);
+            if values.len() > MOST {
+                return Err(Error::new(Kind::BadRequest, format!("more than {MOST} fields")));
+            }
+        }
+        Ok(Self { values, file })
+    }
+
+    /// The file that came along.
+    pub fn file(&self) -> Option<&Bytes> {
+        self.file.as_ref()
+    }
+
     /// Reads an object.
     ///
     /// # Errors
@@ -37,7 +67,7 @@ impl Fields {
 
     /// The field as it was written; none if it is absent or null.
     pub fn raw(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(|value| value.get()).filter(|value| *value != "null")
+        self.values.get(name).map(|value| value.get()).filter(|value| *value != "null")
     }
 
     /// A field of a type; none if it is absent or null.
@@ -84,7 +114,7 @@ impl Fields {
 
     /// The names of the fields that are there and not null.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str).filter(|name| self.raw(name).is_some())
+        self.values.keys().map(String::as_str).filter(|name| self.raw(name).is_some())
     }
 }
 
@@ -114,14 +144,14 @@ impl<'de> Visitor<'de> for Object {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
-        let mut fields = BTreeMap::new();
+        let mut values = BTreeMap::new();
         while let Some((name, value)) = map.next_entry()? {
-            fields.insert(name, value);
-            if fields.len() > MOST {
+            values.insert(name, value);
+            if values.len() > MOST {
                 return Err(A::Error::custom(format!("more than {MOST} fields")));
             }
         }
-        Ok(Fields(fields))
+        Ok(Fields { values, file: None })
     }
 }
 
@@ -140,6 +170,15 @@ mod tests {
         assert_eq!(place(fields.required::<i64>("e").unwrap_err()), "e");
         assert_eq!(place(fields.number("a", 2.0, 3.0).unwrap_err()), "a");
         assert_eq!(place(fields.integer("a", 2).unwrap_err()), "a");
+    }
+
+    #[test]
+    fn fields_of_a_form_are_texts_and_bounded() {
+        let texts = |count: usize| (0..count).map(|n| (n.to_string(), format!("\"{n}")));
+        let fields = Fields::of_form(texts(3), Some(Bytes::from_static(b"RIFF"))).unwrap();
+        assert_eq!(fields.get::<String>("2").unwrap().as_deref(), Some("\"2"));
+        assert_eq!(fields.file().unwrap(), "RIFF");
+        assert_eq!(Fields::of_form(texts(MOST + 1), None).unwrap_err().kind(), Kind::BadRequest);
     }
 
     #[test]

@@ -40,11 +40,13 @@ pub struct Request {
 pub enum Answer {
     /// With one JSON document.
     Whole(Box<Whole>),
+    /// With one text of this content type.
+    Text(&'static str, Box<Whole>),
     /// With events, while the call goes on.
     Stream(Box<dyn Events>),
 }
 
-/// Encodes outputs as a JSON document.
+/// Encodes outputs as a JSON document, or as a text.
 pub type Whole = dyn FnOnce(&[NamedTensor]) -> Result<Vec<u8>, Error> + Send;
 
 /// What a protocol makes of the answers of one call; each is one event or several.

@@ -13,6 +13,8 @@ pub const EMBEDDING: &str = "embedding";
 pub const CHAT: &str = "chat";
 /// The task of models that go on with a text.
 pub const COMPLETION: &str = "completion";
+/// The task of models that write down what is said in a recording.
+pub const TRANSCRIPTION: &str = "transcription";
 
 const MESSAGES: &str = "messages";
 const PROMPT: &str = "prompt";
@@ -21,6 +23,10 @@ const TEXT: &str = "text";
 const FINISH_REASON: &str = "finish_reason";
 const USAGE: &str = "usage";
 const TOKENS: &str = "tokens";
+const AUDIO: &str = "audio";
+const DURATION: &str = "duration";
+const SEGMENTS: &str = "segments";
+const SEGMENT_TEXT: &str = "segment_text";
 
 /// Whether a model says that it generates text.
 pub fn generates(signature: &Signature) -> bool {
@@ -136,6 +142,84 @@ impl Growing {
     }
 }
 
+/// The inputs of a model that writes down speech.
+///
+/// # Errors
+/// [`Kind::BadRequest`] where the model is of another task, or the file too long for a tensor;
+/// [`Kind::ModelUnavailable`] where it does not keep to its task.
+pub fn transcription(
+    signature: &Signature,
+    file: &[u8],
+    parameters: Map<String, Value>,
+) -> Result<Vec<NamedTensor>, Error> {
+    if signature.task.as_deref() != Some(TRANSCRIPTION) {
+        return Err(other_task(signature.task.as_deref(), TRANSCRIPTION));
+    }
+    let inputs = [(AUDIO, Datatype::Bytes), (PARAMETERS, Datatype::Bytes)];
+    keeps_to(signature, &inputs, &[(TEXT, Datatype::Bytes)])?;
+    let parameters = Value::Object(parameters).to_string();
+    [(AUDIO, file), (PARAMETERS, parameters.as_bytes())]
+        .into_iter()
+        .map(|(name, bytes)| Ok((name.to_owned(), elements(vec![1], [bytes])?)))
+        .collect()
+}
+
+/// What a model has heard.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transcription {
+    /// All of the words.
+    pub text: String,
+    /// Seconds of the recording; 0 where the model does not say.
+    pub duration: f32,
+    /// Its parts, in order; none where the model does not say.
+    pub segments: Vec<Segment>,
+}
+
+/// A part of a recording.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Segment {
+    /// Seconds from the recording's beginning.
+    pub start: f32,
+    /// Where it ends, as well.
+    pub end: f32,
+    /// What is said in it.
+    pub text: String,
+}
+
+impl Transcription {
+    /// Reads a model's answer.
+    ///
+    /// # Errors
+    /// [`Kind::NoResponse`] where it is none of its task.
+    pub fn of(outputs: &[NamedTensor]) -> Result<Self, Error> {
+        let floats = |name| {
+            let data = find(outputs, name).ok().map(|tensor| tensor.data().as_chunks().0);
+            data.unwrap_or_default().iter().map(|bytes| f32::from_le_bytes(*bytes))
+        };
+        let duration = floats(DURATION).next().unwrap_or(0.0);
+        let texts = match find(outputs, SEGMENT_TEXT) {
+            Ok(tensor) => tensor.bytes_elements().map(|text| utf8(SEGMENT_TEXT, text)).collect(),
+            Err(_) => Ok(Vec::new()),
+        }?;
+        let times: Vec<_> = floats(SEGMENTS).collect();
+        let (times, rest) = times.as_chunks();
+        if times.len() != texts.len() || !rest.is_empty() {
+            return Err(unusable(SEGMENTS, "they are not two times for each text"));
+        }
+        if times.as_flattened().iter().chain([&duration]).any(|time| !time.is_finite()) {
+            return Err(unusable(SEGMENTS, "a time is no number"));
+        }
+        let segments = times.iter().zip(texts);
+        let segments = segments.map(|([start, end], text)| Segment {
+            start: *start,
+            end: *end,
+            text: text.to_owned(),
+        });
+        let text = text(outputs, TEXT)?.to_owned();
+        Ok(Self { text, duration, segments: segments.collect() })
+    }
+}
+
 /// How a model takes texts and gives vectors.
 #[derive(Debug)]
 pub struct Embedding {
@@ -217,12 +301,20 @@ impl Embedding {
 
 /// A tensor of texts.
 fn texts<'a>(shape: Vec<usize>, texts: impl IntoIterator<Item = &'a str>) -> Result<Tensor, Error> {
+    elements(shape, texts.into_iter().map(str::as_bytes))
+}
+
+/// A tensor of strings of bytes.
+fn elements<'a>(
+    shape: Vec<usize>,
+    elements: impl IntoIterator<Item = &'a [u8]>,
+) -> Result<Tensor, Error> {
     let mut data = AlignedBuffer::with_capacity(0);
-    for text in texts {
-        let length = u32::try_from(text.len())
+    for element in elements {
+        let length = u32::try_from(element.len())
             .map_err(|_| Error::new(Kind::BadRequest, "a text has more bytes than a tensor may"))?;
         data.extend(&length.to_le_bytes());
-        data.extend(text.as_bytes());
+        data.extend(element);
     }
     Tensor::new(Datatype::Bytes, shape, data.freeze())
         .map_err(|error| Error::new(Kind::BadRequest, error.to_string()))
@@ -239,6 +331,10 @@ fn text<'a>(outputs: &'a [NamedTensor], name: &str) -> Result<&'a str, Error> {
     let (Some(element), None) = (elements.next(), elements.next()) else {
         return Err(unusable(name, "it is not one text"));
     };
+    utf8(name, element)
+}
+
+fn utf8<'a>(name: &str, element: &'a [u8]) -> Result<&'a str, Error> {
     std::str::from_utf8(element).map_err(|error| unusable(name, &error.to_string()))
 }
 
@@ -397,6 +493,50 @@ mod tests {
         let no_text = Tensor::new(Datatype::Bytes, vec![1], Bytes::from_static(b"\x01\0\0\0\xff"));
         let outputs = [(TEXT.to_owned(), no_text.unwrap())];
         assert!(text(&outputs, TEXT).unwrap_err().text().contains("utf-8"));
+    }
+
+    #[test]
+    fn a_recording_goes_to_a_model_that_writes_it_down() {
+        let signature = Signature {
+            inputs: vec![
+                spec(AUDIO, Datatype::Bytes, &[1]),
+                spec(PARAMETERS, Datatype::Bytes, &[1]),
+            ],
+            outputs: vec![spec(TEXT, Datatype::Bytes, &[1])],
+            batch: false,
+            task: Some(TRANSCRIPTION.to_owned()),
+        };
+        let inputs = transcription(&signature, b"RI\xff", Map::new()).unwrap();
+        assert_eq!(inputs[0].1.bytes_elements().next().unwrap(), b"RI\xff");
+        let error = transcription(&chat(), b"", Map::new()).unwrap_err();
+        assert_eq!(error.kind(), Kind::BadRequest);
+        let lacks = Signature { outputs: Vec::new(), ..signature };
+        let error = transcription(&lacks, b"", Map::new()).unwrap_err();
+        assert_eq!(error.kind(), Kind::ModelUnavailable);
+    }
+
+    #[test]
+    fn segments_are_a_text_and_two_times_each() {
+        let named = |name: &str, tensor| (name.to_owned(), tensor);
+        let times = |times: &[f32]| {
+            let data: Vec<u8> = times.iter().flat_map(|time| time.to_le_bytes()).collect();
+            named(SEGMENTS, Tensor::new(Datatype::Fp32, vec![times.len()], data.into()).unwrap())
+        };
+        let said =
+            |count: usize| named(SEGMENT_TEXT, texts(vec![count], vec!["a"; count]).unwrap());
+        let text = || named(TEXT, texts(vec![1], ["a"]).unwrap());
+        let whole = Transcription::of(&[text()]).unwrap();
+        assert_eq!((whole.text.as_str(), whole.duration, whole.segments.len()), ("a", 0.0, 0));
+        let parts = Transcription::of(&[text(), times(&[0.0, 1.0]), said(1)]).unwrap();
+        assert_eq!(parts.segments, [Segment { start: 0.0, end: 1.0, text: "a".to_owned() }]);
+        for wrong in [
+            vec![text(), times(&[0.0, 1.0]), said(2)],
+            vec![text(), times(&[0.0]), said(0)],
+            vec![text(), times(&[0.0, f32::NAN]), said(1)],
+            vec![times(&[]), said(0)],
+        ] {
+            assert_eq!(Transcription::of(&wrong).unwrap_err().kind(), Kind::NoResponse);
+        }
     }
 
     #[test]

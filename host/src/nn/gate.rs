@@ -25,7 +25,7 @@ use super::rows::{self, Rows};
 use crate::checks::Check;
 use crate::config::GateSettings;
 use crate::digest::Digest;
-use crate::engine::memory::resident_bytes;
+use crate::engine::memory::{resident_bytes, return_free_memory};
 use crate::metrics::{Gate, GateMetrics};
 use crate::names::AssetName;
 use crate::tensor::{Datatype, NamedTensor};
@@ -448,6 +448,7 @@ fn attempt(task: &Task, output: &mut (dyn Write + Send)) -> Result<Line, String>
         Err(error) => return Ok(failed(&error.to_string(), Line::Refused)),
     };
     let load_ms = milliseconds(started);
+    return_free_memory();
     let resident_bytes = resident_bytes().saturating_sub(before);
     say(output, &Line::Begins(Check::GraphRun))?;
     let started = Instant::now();

@@ -440,6 +440,8 @@ impl GraphStore {
             .backends
             .load(backend, model, &signature, &self.options)
             .map_err(|error| GraphError::Load { asset: asset.to_string(), error })?;
+        // What only loading took is no part of the graph: weights that are unfolded are three times there.
+        crate::engine::memory::return_free_memory();
         let grown = crate::engine::memory::resident_bytes().saturating_sub(before);
         let bytes = file_bytes.max(grown);
         let account = self.ledger.object(ObjectKind::Graph, bytes, &[]);

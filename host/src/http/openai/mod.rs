@@ -1,4 +1,4 @@
-//! The shape of OpenAI's API: models, embeddings, chat completions and completions.
+//! The shape of OpenAI's API: models, embeddings, chat completions, completions and transcriptions.
 //!
 //! The host checks the JSON and hands a model that serves the task its texts as tensors; `docs/tasks.md`
 //! says which. What the API has and no model here can do is refused with its field, where an answer
@@ -12,6 +12,7 @@ mod embeddings;
 mod generation;
 mod models;
 pub mod sampling;
+mod transcriptions;
 
 use std::sync::Arc;
 
@@ -47,6 +48,8 @@ pub enum Operation {
     Chat,
     /// `POST /v1/completions`
     Completions,
+    /// `POST /v1/audio/transcriptions`
+    Transcriptions,
 }
 
 impl OpenAi {
@@ -57,6 +60,7 @@ impl OpenAi {
             Self::Call(Operation::Embeddings) => "embeddings",
             Self::Call(Operation::Chat) => "chat",
             Self::Call(Operation::Completions) => "completions",
+            Self::Call(Operation::Transcriptions) => "transcriptions",
         }
     }
 }
@@ -76,6 +80,7 @@ pub fn route(method: &Method, segments: &[&str]) -> Result<Option<OpenAi>, Error
         ["embeddings"] => call(Operation::Embeddings),
         ["chat", "completions"] => call(Operation::Chat),
         ["completions"] => call(Operation::Completions),
+        ["audio", "transcriptions"] => call(Operation::Transcriptions),
         _ => Ok(None),
     }
 }
@@ -124,6 +129,7 @@ pub fn decode(
         Operation::Embeddings => embeddings::decode(called, model, fields),
         Operation::Chat => chat::decode(called, model, fields, context),
         Operation::Completions => completions::decode(called, model, fields, context),
+        Operation::Transcriptions => transcriptions::decode(called, fields),
     }
 }
 

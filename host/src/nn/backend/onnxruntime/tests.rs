@@ -68,6 +68,17 @@ fn strings_keep_every_byte() {
 }
 
 #[test]
+fn an_output_goes_into_the_next_run_as_it_lies() {
+    let both = graph(&sum_of_two(Datatype::Fp32));
+    for count in [1, 3, 1000, 100_000] {
+        let inputs = [floats("a", &[count], &vec![1.0; count]), floats("b", &[0], &[])];
+        let output = run(&*both, &inputs).remove(0).1;
+        // What an engine is given is a tensor's bytes where they are, unless they are not aligned.
+        assert_eq!(output.aligned().data().as_ptr(), output.data().as_ptr(), "{count}");
+    }
+}
+
+#[test]
 fn an_output_that_is_an_input_is_that_inputs_bytes() {
     let x = build::value("x", Datatype::Fp32, &[Axis::Named("n")]);
     let graph = graph(&build::file(build::graph(vec![x.clone()], vec![x], vec![])));
