@@ -1,5 +1,5 @@
-"""Models that answer HTTP themselves, by a component that was written with `wstd` for any host of them:
-what it is asked and what it answers streams both ways, and the host's limits and accounts hold."""
+"""Models that answer HTTP themselves, by a component that was written with `wstd` for any host: what it
+is asked and what it answers streams both ways, and the host's limits and accounts hold."""
 
 import http.client
 import http.server
@@ -14,10 +14,16 @@ import unittest
 import urllib.error
 import urllib.request
 
+from .models import FOLDER
 from .server import PROGRAM
 from .server import Server as Settled
 
-RELAY = pathlib.Path(os.environ["MODELET_GUESTS"]) / "modelet" / "relay.wasm"
+COMPONENTS = pathlib.Path(os.environ["MODELET_GUESTS"]) / "modelet"
+RELAY = COMPONENTS / "relay.wasm"
+
+# What is asked while several ask at once.
+CALLERS = 8
+REQUESTS = 50
 
 # Longer than anything takes; what does not come by then never comes.
 PATIENCE = 60
@@ -31,6 +37,14 @@ class Server(Settled):
         self.publish("relay", "--component", RELAY)
         self.address = self.url.removeprefix("http://")
         return self
+
+    def package(self, name, component, said):
+        """Publishes a component with more to be said of it than options say."""
+        package = pathlib.Path(self.folder.name) / "modelet.toml"
+        named = f'name = "{name}"\nversion = "1.0.0"\ncomponent = "{component}"\n'
+        package.write_text(named + said, encoding="utf-8")
+        command = [PROGRAM, "publish", "--package", package, "--server", self.url]
+        subprocess.run(command, check=True, capture_output=True)
 
     def ask(self, path, method="GET", body=None, headers=None):
         """The answer to one request."""
@@ -146,13 +160,7 @@ class HttpModels(unittest.TestCase):
 
     def test_an_instance_may_answer_many(self):
         server = self.served()
-        package = pathlib.Path(server.folder.name) / "modelet.toml"
-        package.write_text(
-            f'name = "reused"\nversion = "1.0.0"\ncomponent = "{RELAY}"\n'
-            "[pool]\nmax_instance_reuse_count = 100\n"
-        )
-        command = [PROGRAM, "publish", "--package", package, "--server", server.url]
-        subprocess.run(command, check=True, capture_output=True)
+        server.package("reused", RELAY, "[pool]\nmax_instance_reuse_count = 100\n")
         connection = http.client.HTTPConnection(server.address, timeout=PATIENCE)
         for _ in range(20):
             connection.request("GET", "/fn/reused/hello")
@@ -161,6 +169,53 @@ class HttpModels(unittest.TestCase):
         (instance,) = json.loads(server.get("/api/v1/instances"))["instances"]
         self.assertEqual((instance["uses"], instance["state"]), (20, "idle"))
         self.assertEqual(instance["lifetime_ns"], sum(instance["buckets_ns"].values()))
+
+    def test_it_may_have_graphs_of_its_version(self):
+        server = self.served()
+        graph = FOLDER / "mnist.onnx"
+        assets = f'[assets]\n"model.onnx" = "{graph}"\n'
+        server.package("reader", COMPONENTS / "reader.wasm", assets)
+        for digit in (3, 7):
+            pixels = (FOLDER / f"digit-{digit}.f32").read_bytes()
+            with urllib.request.urlopen(server.url + "/fn/reader/", data=pixels) as answer:
+                self.assertEqual(answer.read(), b"%d\n" % digit)
+        stats = json.loads(server.get("/api/v1/bill?window=lifetime"))
+        self.assertIn("reader", json.dumps(stats))
+        # What is wrong with its input it says itself, and its instance is gone with it.
+        with self.assertRaises(urllib.error.HTTPError) as raised:
+            urllib.request.urlopen(server.url + "/fn/reader/", data=b"no picture")
+        self.assertEqual(raised.exception.code, 500)
+        self.rest(server)
+
+    def test_many_at_once_leave_nothing(self):
+        server = self.served()
+        answers = []
+
+        def ask(caller):
+            body = b"%d" % caller * 1000
+            for _ in range(REQUESTS):
+                answers.append(server.ask("/echo", "POST", body).content == body)
+
+        def all_ask():
+            callers = [threading.Thread(target=ask, args=(n,)) for n in range(CALLERS)]
+            for caller in callers:
+                caller.start()
+            for caller in callers:
+                caller.join()
+            self.rest(server)
+            return self.resident(server)
+
+        before = all_ask()
+        after = [all_ask() for _ in range(3)][-1]
+        self.assertEqual(answers, [True] * (4 * CALLERS * REQUESTS))
+        # Memory that came with the first is all that came.
+        self.assertLess(after, before + (16 << 20))
+
+    def resident(self, server):
+        """Bytes of the server in physical memory."""
+        status = pathlib.Path(f"/proc/{server.process.pid}/status").read_text(encoding="utf-8")
+        (line,) = (line for line in status.splitlines() if line.startswith("VmRSS"))
+        return int(line.split()[1]) * 1024
 
     def test_bodies_stream_both_ways(self):
         server = self.served()
@@ -184,7 +239,7 @@ class HttpModels(unittest.TestCase):
         connection.sendall(b"0\r\n\r\n")
         self.assertEqual(reader.readline(), b"0\r\n")
         connection.close()
-        # And one that is far larger than anything between the two, by a client that reads as it writes.
+        # And one that is far larger than anything between, by a client that reads as it writes.
         large = bytes(range(256)) * 40_000
         command = ["curl", "--silent", "--data-binary", "@-", server.url + "/fn/relay/echo"]
         done = subprocess.run(command, input=large, capture_output=True, check=True)
