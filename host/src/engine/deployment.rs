@@ -254,6 +254,7 @@ pub struct Parts {
     pub guest: GuestSettings,
     pub budget: Arc<Budget>,
     pub queue_length: u32,
+    pub outgoing: Arc<Outgoing>,
 }
 
 impl Deployments {
@@ -270,6 +271,7 @@ impl Deployments {
             guest,
             budget,
             queue_length,
+            outgoing,
         } = parts;
         Self {
             engine,
@@ -279,8 +281,7 @@ impl Deployments {
             blobs,
             compute,
             ledger,
-            // Checked with the rest of the configuration.
-            outgoing: Arc::new(Outgoing::allowed(&guest)),
+            outgoing,
             guest,
             budget,
             loading_bytes: Mutex::default(),

@@ -14,6 +14,7 @@ use http::{Request, Response, Uri};
 use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime_wasi_http::{
     Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
 };
@@ -71,11 +72,13 @@ impl WasiHttpHooks for Hooks {
     }
 }
 
-/// What guests may reach; nothing by default.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+/// What guests may reach.
+#[derive(Debug)]
 pub struct Outgoing {
     hosts: Vec<HostPattern>,
     networks: Vec<Network>,
+    /// A permit for each connection there may be.
+    connections: Arc<Semaphore>,
 }
 
 /// A host that may be asked: `example.org`, `*.example.org`, either with a port.
@@ -101,9 +104,10 @@ impl Outgoing {
     ///
     /// # Errors
     /// The entry that is neither.
-    pub fn parse<'a>(entries: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
-        let mut outgoing = Self::default();
-        for entry in entries {
+    pub fn new(settings: &GuestSettings) -> Result<Self, String> {
+        let connections = Arc::new(Semaphore::new(settings.outgoing_connections as usize));
+        let mut outgoing = Self { hosts: Vec::new(), networks: Vec::new(), connections };
+        for entry in settings.outgoing_http.iter().map(String::as_str) {
             match (network(entry), host_pattern(entry)) {
                 (Some(network), _) => outgoing.networks.push(network),
                 (None, Some(host)) => outgoing.hosts.push(host),
@@ -116,11 +120,6 @@ impl Outgoing {
             }
         }
         Ok(outgoing)
-    }
-
-    /// What the operator allows; nothing where the configuration was not checked and is wrong.
-    pub fn allowed(settings: &GuestSettings) -> Self {
-        Self::parse(settings.outgoing_http.iter().map(String::as_str)).unwrap_or_default()
     }
 
     /// Whether a host may be asked at this port. An address is its own name.
@@ -159,21 +158,25 @@ impl Outgoing {
     }
 
     async fn send(&self, request: Request<WasiBody>, options: RequestOptions) -> Sent {
-        let stream = match self.connect(request.uri(), &options).await {
-            Ok(stream) => stream,
+        let (stream, place) = match self.connect(request.uri(), &options).await {
+            Ok(connected) => connected,
             Err(error) => {
                 // A guest that cannot write would take that for the reason.
                 tokio::spawn(unread(request.into_body()));
                 return Err(error);
             }
         };
-        let answering = answer(stream, request);
+        let answering = answer(stream, place, request);
         let answered = tokio::time::timeout(limit(options.first_byte_timeout), answering).await;
         answered.map_err(|_| Error::HttpResponseTimeout)?
     }
 
     /// A connection to where a request goes, if it may go there.
-    async fn connect(&self, uri: &Uri, options: &RequestOptions) -> Result<TcpStream, Error> {
+    async fn connect(
+        &self,
+        uri: &Uri,
+        options: &RequestOptions,
+    ) -> Result<(TcpStream, OwnedSemaphorePermit), Error> {
         if uri.scheme() != Some(&Scheme::HTTP) {
             return Err(Error::HttpRequestDenied);
         }
@@ -183,12 +186,14 @@ impl Outgoing {
         if !self.allows(&host, port, HTTP_PORT) {
             return Err(Error::HttpRequestDenied);
         }
+        let place = Arc::clone(&self.connections).try_acquire_owned();
+        let place = place.map_err(|_| Error::ConnectionLimitReached)?;
         let connecting = async {
             let addresses = self.addresses(&host, port).await?;
             TcpStream::connect(&*addresses).await.map_err(Error::Connect)
         };
         let stream = tokio::time::timeout(limit(options.connect_timeout), connecting).await;
-        stream.map_err(|_| Error::ConnectionTimeout)?
+        Ok((stream.map_err(|_| Error::ConnectionTimeout)??, place))
     }
 }
 
@@ -205,15 +210,23 @@ pub(crate) async fn unread(mut body: WasiBody) {
 /// The port of HTTP where an address names none.
 const HTTP_PORT: u16 = 80;
 
-/// Sends a request on a connection of its own, and waits for the head of the answer.
-async fn answer(stream: TcpStream, mut request: Request<WasiBody>) -> Sent {
+/// Sends a request on a connection of its own, which has its place until it ends, and waits for the head
+/// of the answer.
+async fn answer(
+    stream: TcpStream,
+    place: OwnedSemaphorePermit,
+    mut request: Request<WasiBody>,
+) -> Sent {
     let shake = hyper::client::conn::http1::handshake::<_, WasiBody>(TokioIo::new(stream));
     let (mut sender, connection) = shake.await.map_err(Error::Hyper)?;
     // A server is asked for a path; only proxies are told where it is.
     let path = request.uri().path_and_query().cloned();
     let path = path.map_or_else(Uri::default, Uri::from);
     *request.uri_mut() = path;
-    let connection = tokio::spawn(connection);
+    let connection = tokio::spawn(async move {
+        let _place = place;
+        connection.await
+    });
     let answer = sender.send_request(request).await;
     let answer = match answer {
         Ok(answer) => answer,
@@ -316,8 +329,13 @@ fn is_public(address: IpAddr) -> bool {
 mod tests {
     use super::*;
 
+    fn settings(entries: &[&str]) -> GuestSettings {
+        let outgoing_http = entries.iter().map(ToString::to_string).collect();
+        GuestSettings { outgoing_http, outgoing_connections: 1, ..GuestSettings::default() }
+    }
+
     fn outgoing(entries: &[&str]) -> Outgoing {
-        Outgoing::parse(entries.iter().copied()).unwrap()
+        Outgoing::new(&settings(entries)).unwrap()
     }
 
     #[test]
@@ -397,7 +415,7 @@ mod tests {
         for entry in
             ["", "http://example.org", "example.org/path", "10.0.0.0/33", "a:b", "*", "a..b"]
         {
-            let error = Outgoing::parse([entry]).unwrap_err();
+            let error = Outgoing::new(&settings(&[entry])).unwrap_err();
             assert!(error.contains(&format!("{entry:?}")), "{error}");
         }
     }
@@ -409,5 +427,18 @@ mod tests {
         assert!(matches!(found, Err(Error::DestinationIpProhibited)), "{found:?}");
         let both = outgoing(&["localhost", "127.0.0.0/8", "::1"]);
         assert!(!both.addresses("localhost", 80).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn guests_have_no_more_connections_than_they_may() {
+        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri: Uri = format!("http://{}/", server.local_addr().unwrap()).parse().unwrap();
+        let outgoing = outgoing(&["127.0.0.1"]);
+        let options = RequestOptions::default();
+        let first = outgoing.connect(&uri, &options).await.unwrap();
+        let second = outgoing.connect(&uri, &options).await;
+        assert!(matches!(second, Err(Error::ConnectionLimitReached)), "{second:?}");
+        drop(first);
+        assert!(outgoing.connect(&uri, &options).await.is_ok());
     }
 }
