@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use modelet_host::digest::Digest;
 use modelet_host::names::{AliasName, AssetName};
 use modelet_host::publish::Manifest;
-use modelet_host::version::{Annotations, BackendChoice, PoolPolicy};
+use modelet_host::version::{Annotations, BackendChoice, PoolWishes};
 use serde_json::json;
 
 use crate::Outcome;
@@ -44,7 +44,7 @@ fn written(manifest: &Manifest) -> Vec<u8> {
 }
 
 type Facts<'a> = (
-    (BackendChoice, &'a PoolPolicy, &'a Annotations, Option<&'a str>, Option<&'a AliasName>),
+    (BackendChoice, &'a PoolWishes, &'a Annotations, Option<&'a str>, Option<&'a AliasName>),
     (Option<&'a Digest>, &'a BTreeMap<AssetName, Digest>),
 );
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::http::Outgoing;
 use crate::telemetry::is_endpoint;
 use crate::tensor::MAX_RANK;
 
@@ -190,6 +191,10 @@ settings! {
         handles: u32 = 4096;
         /// Bytes of log lines for one call; more is counted and dropped.
         log_bytes: u64 = 64 * 1024;
+        /// Hosts that guests may send HTTP requests to (`example.org`, `*.example.org`, either with a port), and networks whose private addresses they may reach (`10.1.0.0/16`); empty, since a guest that reaches nothing gives nothing away.
+        outgoing_http: Vec<String> = Vec::new();
+        /// Connections that all guests together may have to other servers; each takes a descriptor of the host, and callers need theirs.
+        outgoing_connections: u32 = 256;
         /// Milliseconds an instance may take to start and describe itself.
         start_timeout_ms: u64 = 10_000;
     }
@@ -392,6 +397,9 @@ impl Config {
         require(self.compute.threads <= 1024, "compute.threads must not exceed 1024");
         require(self.compute.short_threads <= 1024, "compute.short_threads must not exceed 1024");
         require(self.compute.timeout_ms > 0, "compute.timeout_ms must be at least 1");
+        if let Err(problem) = Outgoing::new(&self.guest) {
+            require(false, &problem);
+        }
         self.check_telemetry(&mut require);
         self.check_workers(&mut require);
         if wrong.is_empty() { Ok(self) } else { Err(ConfigError::Invalid(wrong)) }

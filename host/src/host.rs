@@ -17,6 +17,7 @@ use crate::engine::background::Background;
 use crate::engine::budget::{Budget, Slots};
 use crate::engine::compile::Compiler;
 use crate::engine::deployment::{Deployments, LoadError, Parts};
+use crate::engine::http::Outgoing;
 use crate::error::{Error, Kind};
 use crate::grpc::services::Services;
 use crate::http::account::RequestIds;
@@ -241,6 +242,7 @@ impl Host {
             guest: config.guest.clone(),
             budget: Arc::new(budget(&config)),
             queue_length: config.limits.queue_length,
+            outgoing: outgoing(&config)?,
         }));
         Ok(Arc::new(Self {
             admission: Admission::new(config.limits.clone()),
@@ -495,6 +497,14 @@ pub(crate) fn engines(config: &Config) -> (Backends, LoadOptions) {
     let intra_op_threads = config.compute.intra_op_threads;
     let intra_op_threads = NonZeroUsize::new(intra_op_threads).unwrap_or(NonZeroUsize::MIN);
     (backends, LoadOptions { intra_op_threads })
+}
+
+/// What guests may ask of other servers, which was checked with the rest of the configuration.
+fn outgoing(config: &Config) -> Result<Arc<Outgoing>, StartError> {
+    Outgoing::new(&config.guest).map(Arc::new).map_err(|problem| StartError::System {
+        what: "reading guest.outgoing_http",
+        error: std::io::Error::other(problem),
+    })
 }
 
 /// The store of graphs, with the room that the settings give it.

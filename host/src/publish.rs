@@ -15,7 +15,7 @@ use crate::config::{KeyValues, Limits};
 use crate::digest::Digest;
 use crate::engine::call::DescribeError;
 use crate::engine::deployment::{Candidate, LoadError};
-use crate::engine::gate::{self, ComponentFacts, GateError};
+use crate::engine::gate::{self, ComponentFacts, GateError, World};
 use crate::engine::instance::StartError;
 use crate::engine::{PASSTHROUGH, PASSTHROUGH_GRAPH};
 use crate::error::{Error, Kind};
@@ -27,7 +27,7 @@ use crate::registry::{
     Publish, Registry as _, Version,
 };
 use crate::verdicts::{VerdictKey, VerdictKind};
-use crate::version::{Annotations, BackendChoice, BlobRef, PoolPolicy};
+use crate::version::{Annotations, BackendChoice, BlobRef, PoolWishes};
 
 /// Bytes of a manifest: a description, some labels and settings.
 const MANIFEST_BYTES: usize = 1 << 20;
@@ -44,7 +44,7 @@ pub struct Manifest {
     /// Key/values for the guest.
     pub config: KeyValues,
     /// How instances are pooled.
-    pub pool: PoolPolicy,
+    pub pool: PoolWishes,
     /// What is said of the version.
     pub annotations: Annotations,
     /// The standard task it serves.
@@ -176,12 +176,12 @@ async fn check_and_commit(
     upload: Upload,
 ) -> Result<Published, Refusal> {
     let Upload { manifest, component, assets, leases } = upload;
-    manifest
-        .pool
-        .check()
+    let pool = manifest.pool.policy(false);
+    pool.check()
         .map_err(|problem| Error::new(Kind::BadRequest, problem).at("part manifest"))
         .map_err(Refusal::by(Check::Upload))?;
-    check_component(host, component).await?;
+    let world = check_component(host, component).await?;
+    let pool = manifest.pool.policy(world == World::HttpModel);
     let candidate = Candidate {
         model: model.clone(),
         version: version.clone(),
@@ -189,7 +189,7 @@ async fn check_and_commit(
         assets,
         backend: manifest.backend,
         config: manifest.config,
-        pool: manifest.pool,
+        pool,
     };
     let deployment = host.deployments().load(&candidate).await?;
     let mut signature = deployment.describe().await?;
@@ -252,21 +252,22 @@ fn published_version(
     })
 }
 
-/// Runs the gate for components over a stored blob, unless the same bytes passed it before.
-async fn check_component(host: &Arc<Host>, component: BlobRef) -> Result<(), Refusal> {
+/// Runs the gate for components over a stored blob, unless the same bytes passed it before; gives the
+/// world it is written for.
+async fn check_component(host: &Arc<Host>, component: BlobRef) -> Result<World, Refusal> {
     let limit = host.config().limits.component_bytes;
     gate::check_size(component.bytes, limit).map_err(gate_refusal)?;
     let host = Arc::clone(host);
     let examined = tokio::task::spawn_blocking(move || {
         let key = VerdictKey::new(VerdictKind::Component, &component.digest);
-        if host.verdicts().find::<ComponentFacts>(&key).is_some() {
-            return Ok(());
+        if let Some(facts) = host.verdicts().find::<ComponentFacts>(&key) {
+            return Ok(facts.world);
         }
         let bytes = host.registry().blobs().read(&component.digest);
         let bytes = bytes.map_err(|error| Refusal::by(Check::Upload)(blob_error(error)))?;
         let facts = gate::examine(&bytes, limit).map_err(gate_refusal)?;
         host.verdicts().remember(&key, &facts);
-        Ok(())
+        Ok(facts.world)
     });
     examined
         .await

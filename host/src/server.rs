@@ -10,7 +10,8 @@ use tokio::net::TcpListener;
 
 use crate::engine::call::Call;
 use crate::engine::deployment::Deployment;
-use crate::error::Error;
+use crate::engine::pool::Lease;
+use crate::error::{Error, Kind};
 use crate::grpc;
 use crate::host::Host;
 use crate::http::accept::Connections;
@@ -23,8 +24,8 @@ use crate::http::request_body::{self, RequestBody};
 use crate::http::route::{Called, Route, route};
 use crate::http::stream::{self, Answer, Request as Decoded, Running};
 use crate::http::{
-    authenticate, compress, control, decode, documents, encode, generate as generation, management,
-    shed,
+    authenticate, compress, control, decode, documents, encode, generate as generation, handler,
+    management, shed,
 };
 use crate::registry::{Clock as _, Snapshot, SystemClock};
 use crate::tensor::NamedTensor;
@@ -67,6 +68,9 @@ async fn answer(
         Route::Generate(called, stream) => {
             let asked = Asked::Generate { called, stream };
             generate(host, &caller, &snapshot, asked, (&head, body), ticket, account).await
+        }
+        Route::Handler(called, prefix) => {
+            handler::answer(host, &caller, &called, prefix, (head, body), account).await
         }
         Route::OpenAi(OpenAi::Call(operation)) => {
             let asked = Asked::OpenAi(operation);
@@ -210,20 +214,59 @@ async fn acquired(
     receiving: Receiving,
     account: &mut Account,
 ) -> Result<((Arc<Deployment>, Call), Permit), Error> {
-    host.unloaded().check(&called.version.model)?;
     account.batch(called.version.record.signature.rows(&inputs));
+    let (deployment, lease, permit) =
+        leased(host, called, Speaks::Tensors, receiving, account).await?;
+    let (version, request) = (Arc::clone(&called.version), account.id.clone());
+    let deadline = permit.deadline();
+    let call = Call { lease, inputs, version, request, deadline, emitter: None };
+    Ok(((deployment, call), permit))
+}
+
+/// What a model is asked in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// Calls with tensors.
+    Tensors,
+    /// Requests that it answers itself.
+    Http,
+}
+
+impl Speaks {
+    /// Whether a version is asked in what it speaks.
+    fn check(self, called: &Called, deployment: &Deployment) -> Result<(), Error> {
+        let model = &called.version.model;
+        let (what, remedy) = match (self, deployment.serves_http()) {
+            (Self::Tensors, false) | (Self::Http, true) => return Ok(()),
+            (Self::Tensors, true) => ("HTTP and no tensors", format!("ask it at /fn/{model}/")),
+            (Self::Http, false) => {
+                ("tensors and no HTTP", format!("POST to /v2/models/{model}/infer"))
+            }
+        };
+        Err(Error::new(Kind::BadRequest, format!("the model {model} serves {what}")).remedy(remedy))
+    }
+}
+
+/// admit → acquire: an instance, and the permit to use it.
+pub(crate) async fn leased(
+    host: &Host,
+    called: &Called,
+    speaks: Speaks,
+    receiving: Receiving,
+    account: &mut Account,
+) -> Result<(Arc<Deployment>, Lease, Permit), Error> {
+    host.unloaded().check(&called.version.model)?;
     let permit = host.admission().admit(receiving)?;
     let deadline = permit.deadline();
     let loading = host.deployments().get(&called.version, deadline);
     let deployment = Account::time(&mut account.stages.load, loading).await?;
     deployment.check_quarantine()?;
+    speaks.check(called, &deployment)?;
     shed::pass(called, &deployment, host.admission().limits(), permit.left())?;
     let acquiring = deployment.pool().acquire(deadline);
     let lease = Account::time(&mut account.stages.acquire, acquiring).await?;
     account.leased(&lease);
-    let (version, request) = (Arc::clone(&called.version), account.id.clone());
-    let call = Call { lease, inputs, version, request, deadline, emitter: None };
-    Ok(((deployment, call), permit))
+    Ok((deployment, lease, permit))
 }
 
 /// call: what a version answers.

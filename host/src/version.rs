@@ -97,6 +97,46 @@ pub struct PoolPolicy {
     pub idle_instance_timeout_s: u64,
 }
 
+/// How a publisher wants instances pooled, as far as it says.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PoolWishes {
+    /// [`PoolPolicy::min_instances`]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_instances: Option<u32>,
+    /// [`PoolPolicy::max_instances`]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_instances: Option<u32>,
+    /// [`PoolPolicy::max_instance_reuse_count`]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_instance_reuse_count: Option<u64>,
+    /// [`PoolPolicy::idle_instance_timeout_s`]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_instance_timeout_s: Option<u64>,
+}
+
+impl PoolWishes {
+    /// The policy: what is said, and otherwise the defaults of models that serve tensors, or HTTP.
+    pub fn policy(&self, serves_http: bool) -> PoolPolicy {
+        let default = PoolPolicy::default();
+        let reuse = match serves_http {
+            true => DEFAULT_HTTP_INSTANCE_REUSE_COUNT,
+            false => default.max_instance_reuse_count,
+        };
+        PoolPolicy {
+            min_instances: self.min_instances.unwrap_or(default.min_instances),
+            max_instances: self.max_instances.unwrap_or(default.max_instances),
+            max_instance_reuse_count: self.max_instance_reuse_count.unwrap_or(reuse),
+            idle_instance_timeout_s: self
+                .idle_instance_timeout_s
+                .unwrap_or(default.idle_instance_timeout_s),
+        }
+    }
+}
+
+/// A component that was not written for this host may count on being new for every request, as on hosts
+/// that start one for each.
+pub const DEFAULT_HTTP_INSTANCE_REUSE_COUNT: u64 = 1;
 /// Nothing is kept for a version nobody calls: scale to zero.
 pub const DEFAULT_MIN_INSTANCES: u32 = 0;
 /// Twice what two cores can keep busy many times over; more only adds waiting in the engine.
@@ -227,6 +267,16 @@ mod tests {
     fn a_record_keeps_its_digest_through_a_round_trip() {
         let read: VersionRecord = serde_json::from_slice(&record().canonical()).unwrap();
         assert_eq!(read.digest(), record().digest());
+    }
+
+    #[test]
+    fn a_pool_is_as_its_publisher_says_and_otherwise_as_models_of_its_kind_are() {
+        let wishes = |text: &str| serde_json::from_str::<PoolWishes>(text).unwrap();
+        assert_eq!(wishes("{}").policy(false), PoolPolicy::default());
+        let http = wishes(r#"{"max_instances":3}"#).policy(true);
+        assert_eq!((http.max_instances, http.max_instance_reuse_count), (3, 1));
+        let reused = wishes(r#"{"max_instance_reuse_count":10000}"#);
+        assert_eq!(reused.policy(true).max_instance_reuse_count, 10_000);
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub(crate) const EXAMPLES: [&str; 6] =
     ["chat", "embedding", "image-classifier", "recommender", "transcriber", "voice-activity"];
 
 /// Models that only tests call, there too.
-pub(crate) const TEST_GUESTS: [&str; 1] = ["guests/parrot"];
+pub(crate) const TEST_GUESTS: [&str; 3] = ["guests/parrot", "guests/reader", "guests/relay"];
 
 /// What rustup's target for WebAssembly spares.
 const TARGET: &str = "wasm32-unknown-unknown";

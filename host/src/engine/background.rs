@@ -61,7 +61,8 @@ impl Background {
         let runtime = Builder::new_multi_thread()
             .thread_name("background")
             .on_thread_start(priority::lower_own)
-            .enable_time()
+            // A guest may wait for the clock, and for another server.
+            .enable_all()
             .build()?;
         Ok(Self { runtime: Some(runtime), share })
     }

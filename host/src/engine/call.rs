@@ -16,8 +16,9 @@ use super::instance::{Guest, Instance, StartError, Starter};
 use super::pool::Lease;
 use super::stream::Emitter;
 use crate::checks::Check;
-use crate::ledger::Bucket;
+use crate::ledger::{Bucket, Buckets, InstanceAccount};
 use crate::limit::Limit;
+use crate::nn::compute::Inline;
 use crate::nn::graph::Graph;
 use crate::registry::Version;
 use crate::tensor::{NamedTensor, Tensor, element_count, total_bytes};
@@ -92,15 +93,7 @@ impl Call {
         let before = self.lease.instance().account.snapshot().buckets;
         let bytes = total_bytes(&self.inputs);
         let outcome = self.infer().await;
-        let after = self.lease.instance().account.snapshot().buckets;
-        let guest = Duration::from_nanos(after.guest.saturating_sub(before.guest));
-        let compute = Duration::from_nanos(after.compute.saturating_sub(before.compute));
-        self.lease.pool().guest_cost().learn(guest, bytes);
-        let met = self.lease.instance().store.data().limits_met();
-        if outcome.as_ref().map_or_else(CallError::keeps_instance, |_| true) {
-            self.lease.give_back();
-        }
-        Called { outcome, guest, compute, met }
+        settle(self.lease, &before, bytes, outcome)
     }
 
     async fn infer(&mut self) -> Result<Vec<NamedTensor>, CallError> {
@@ -120,6 +113,25 @@ impl Call {
             Err(failure) => Err(guest_failure(failure)),
         }
     }
+}
+
+/// What a call came to that brought `bytes`, with the buckets as they were `before` it; gives the instance
+/// back if it is as good as it was.
+pub(super) fn settle(
+    mut lease: Lease,
+    before: &Buckets,
+    bytes: u64,
+    outcome: Result<Vec<NamedTensor>, CallError>,
+) -> Called {
+    let after = lease.instance().account.snapshot().buckets;
+    let guest = Duration::from_nanos(after.guest.saturating_sub(before.guest));
+    let compute = Duration::from_nanos(after.compute.saturating_sub(before.compute));
+    lease.pool().guest_cost().learn(guest, bytes);
+    let met = lease.instance().store.data().limits_met();
+    if outcome.as_ref().map_or_else(CallError::keeps_instance, |_| true) {
+        lease.give_back();
+    }
+    Called { outcome, guest, compute, met }
 }
 
 /// The limits that the last call of an instance met.
@@ -157,20 +169,31 @@ fn take(
 
 type Answer = Result<Vec<(String, Resource<Tensor>)>, Failure>;
 
-/// Polls the guest's `infer`, on the clock: `guest` while its stack is being polled, `wait` between.
-/// Runs that it leaves to whoever polls are done here.
+/// Polls the guest's `infer`.
 async fn poll_guest(
     instance: &mut Instance,
     inputs: &[(String, Resource<Tensor>)],
 ) -> wasmtime::Result<Answer> {
     let Instance { store, guest, account, inline, .. } = instance;
-    let attending = inline.attend();
-    let mut call = pin!(async {
+    let call = async {
         match &*guest {
             Guest::Standard(guest) => guest.call_infer(store, inputs).await,
             Guest::Own(guest) => guest.call_infer(store, inputs).await,
+            Guest::Http(_) => Err(wasmtime::format_err!("it serves HTTP and no tensors")),
         }
-    });
+    };
+    on_the_clock(account, inline, call).await
+}
+
+/// Polls a guest on the clock: `guest` while its stack is being polled, `wait` between. Runs that it
+/// leaves to whoever polls are done here.
+pub(super) async fn on_the_clock<T>(
+    account: &mut InstanceAccount,
+    inline: &Inline,
+    call: impl Future<Output = T>,
+) -> T {
+    let attending = inline.attend();
+    let mut call = pin!(call);
     poll_fn(|cx| {
         loop {
             account.enter(Bucket::Guest);
@@ -187,7 +210,7 @@ async fn poll_guest(
 /// What wasmtime, which has no type for it, says of a store with as many handles as it may have.
 const HANDLE_LIMIT: &str = "handle limit exceeded";
 
-fn trap(instance: &mut Instance, error: &wasmtime::Error) -> CallError {
+pub(super) fn trap(instance: &mut Instance, error: &wasmtime::Error) -> CallError {
     let state = instance.store.data_mut();
     if let Some(refused) = state.limiter.refused() {
         return CallError::Trap(refused.to_string());
@@ -273,6 +296,9 @@ impl DescribeError {
     }
 }
 
+/// The task of models that answer HTTP themselves.
+pub const HTTP: &str = "http";
+
 /// Starts an instance only to ask it what the model takes and gives.
 ///
 /// # Errors
@@ -285,6 +311,13 @@ pub async fn describe(starter: &Starter) -> Result<Signature, DescribeError> {
         match &instance.guest {
             Guest::Standard(guest) => guest.call_describe(store).await,
             Guest::Own(guest) => guest.call_describe(store).await,
+            // What it takes and gives is between its callers and itself.
+            Guest::Http(_) => Ok(Description::Explicit(types::Signature {
+                inputs: Vec::new(),
+                outputs: Vec::new(),
+                batch: false,
+                task: Some(HTTP.to_owned()),
+            })),
         }
     };
     let description = tokio::time::timeout(limit, call)

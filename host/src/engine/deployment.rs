@@ -20,6 +20,8 @@ use super::background::Background;
 use super::budget::{Budget, Slots};
 use super::call::{self, Call, CallError, Called, DescribeError};
 use super::compile::{Compiled, Compiler};
+use super::handle::Handling;
+use super::http::Outgoing;
 use super::instance::{Prepared, Starter};
 use super::pace::Pace;
 use super::pool::Pool;
@@ -124,6 +126,18 @@ impl Deployment {
         &self.warnings
     }
 
+    /// Whether its model answers HTTP itself, in place of calls with tensors.
+    pub fn serves_http(&self) -> bool {
+        matches!(self.pool.starter().prepared, Prepared::Http(_))
+    }
+
+    /// Has a request answered by the guest itself, in the background where it is long.
+    pub async fn handle(&self, mut handling: Handling, background: &Background) -> Called {
+        let turns = handling.lease.instance().turns.clone();
+        // How long it takes says more of its caller than of the model.
+        background.finish(handling.run(), &turns, false).await
+    }
+
     /// Has a call answered, in the background where it is long, and learns from how long it took.
     pub async fn answer(&self, mut call: Call, background: &Background) -> Called {
         let turns = call.lease.instance().turns.clone();
@@ -215,6 +229,8 @@ pub struct Deployments {
     compute: Compute,
     ledger: Arc<Ledger>,
     guest: GuestSettings,
+    /// What guests may reach by HTTP.
+    outgoing: Arc<Outgoing>,
     /// What all instances of the host may take together.
     budget: Arc<Budget>,
     /// Bytes of graphs that are being loaded: they count as resident, or two loads at once would count
@@ -243,6 +259,7 @@ pub struct Parts {
     pub guest: GuestSettings,
     pub budget: Arc<Budget>,
     pub queue_length: u32,
+    pub outgoing: Arc<Outgoing>,
 }
 
 impl Deployments {
@@ -259,6 +276,7 @@ impl Deployments {
             guest,
             budget,
             queue_length,
+            outgoing,
         } = parts;
         Self {
             engine,
@@ -268,6 +286,7 @@ impl Deployments {
             blobs,
             compute,
             ledger,
+            outgoing,
             guest,
             budget,
             loading_bytes: Mutex::default(),
@@ -375,6 +394,7 @@ impl Deployments {
             assets: candidate.assets.clone(),
             blobs: Arc::clone(&self.blobs),
             config: candidate.config.clone(),
+            outgoing: Arc::clone(&self.outgoing),
         });
         for graph in context.graphs.values() {
             graph.account().add_version(&row);

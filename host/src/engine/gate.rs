@@ -17,6 +17,8 @@ pub enum World {
     Model,
     /// `modelet:model/model-own`, over `modelet:nn`.
     ModelOwn,
+    /// `modelet:model/http-model`, which answers HTTP itself.
+    HttpModel,
 }
 
 impl World {
@@ -25,6 +27,7 @@ impl World {
         match self {
             Self::Model => "modelet:model/model",
             Self::ModelOwn => "modelet:model/model-own",
+            Self::HttpModel => "modelet:model/http-model",
         }
     }
 }
@@ -75,7 +78,7 @@ pub enum GateError {
     )]
     ForbiddenImport { import: String, offered: String },
     #[error(
-        "the component does not export {missing}; the world modelet:model/model wants `describe` and `infer`, and it exports {have:?}"
+        "the component does not export {missing}; the world modelet:model/model wants `describe` and `infer`, modelet:model/http-model wants wasi:http/incoming-handler@0.2, and it exports {have:?}"
     )]
     MissingExport { missing: String, have: Vec<String> },
     #[error(
@@ -178,7 +181,13 @@ const OFFERED: [&str; 16] = [
 const DENYING_WASI: [&str; 6] =
     ["wasi:cli/", "wasi:clocks/", "wasi:random/", "wasi:io/", "wasi:filesystem/", "wasi:sockets/"];
 
-/// What a component must export.
+/// What a component exports that answers HTTP itself, of any release of WASI 0.2.
+const HANDLER: &str = "wasi:http/incoming-handler@0.2.";
+
+/// What such a component may import besides. Requests of its own are sent where the operator allows it.
+const HTTP: [&str; 2] = ["wasi:http/types@0.2.", "wasi:http/outgoing-handler@0.2."];
+
+/// What any other component must export.
 const WANTED_EXPORTS: [&str; 2] = ["describe", "infer"];
 
 /// What this host lets a component use of WebAssembly: all that is standard and on by default, without
@@ -263,8 +272,10 @@ fn check_kind(bytes: &[u8], limit: u64) -> Result<(), GateError> {
 }
 
 fn check_world(imports: &[String], exports: &[String]) -> Result<World, GateError> {
+    let serves_http = exports.iter().any(|export| export.starts_with(HANDLER));
     for import in imports {
         let offered = OFFERED.contains(&import.as_str())
+            || (serves_http && HTTP.iter().any(|interface| import.starts_with(interface)))
             || DENYING_WASI.iter().any(|package| import.starts_with(package));
         if !offered {
             return Err(GateError::ForbiddenImport {
@@ -272,6 +283,9 @@ fn check_world(imports: &[String], exports: &[String]) -> Result<World, GateErro
                 offered: "wasi:nn@0.2.0-rc-2024-10-28, modelet:nn@0.1.0, modelet:model@0.1.0 and WASI 0.2 cli, clocks, random, io, filesystem and sockets".to_owned(),
             });
         }
+    }
+    if serves_http {
+        return Ok(World::HttpModel);
     }
     for wanted in WANTED_EXPORTS {
         if !exports.iter().any(|export| export == wanted) {
@@ -361,6 +375,26 @@ mod tests {
         let exports = WANTED_EXPORTS.map(str::to_owned);
         let error = check_world(&imports, &exports).unwrap_err();
         assert!(error.to_string().contains("wasi:keyvalue/store@0.2.0-draft"));
+    }
+
+    #[test]
+    fn what_exports_a_handler_of_http_needs_nothing_else_and_may_import_http() {
+        let text = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let imports = text(&[
+            "wasi:http/types@0.2.3",
+            "wasi:http/outgoing-handler@0.2.3",
+            "wasi:io/poll@0.2.3",
+        ]);
+        let handler = text(&["wasi:http/incoming-handler@0.2.3"]);
+        assert_eq!(check_world(&imports, &handler), Ok(World::HttpModel));
+        let both = [imports.clone(), text(&["wasi:nn/graph@0.2.0-rc-2024-10-28"])].concat();
+        assert_eq!(check_world(&both, &handler), Ok(World::HttpModel));
+        // Another model is offered no HTTP, and no other release is this one.
+        let model = text(&["describe", "infer"]);
+        let refused = check_world(&imports, &model).unwrap_err();
+        assert!(refused.to_string().contains("wasi:http/types"), "{refused}");
+        let newer = text(&["wasi:http/incoming-handler@0.3.0"]);
+        assert!(check_world(&[], &newer).unwrap_err().to_string().contains("incoming-handler@0.2"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use wasmtime::component::Component;
 use wasmtime::{Store, UpdateDeadline};
+use wasmtime_wasi_http::p2::bindings::{Proxy, ProxyPre};
 
 use super::Engine;
 use super::background::Turns;
@@ -32,27 +33,33 @@ pub enum Prepared {
     Standard(standard::ModelPre<GuestState>),
     /// It exports the world `model-own`.
     Own(own::ModelOwnPre<GuestState>),
+    /// It exports wasi:http's handler.
+    Http(ProxyPre<GuestState>),
 }
 
 impl Prepared {
-    /// Links `component` and finds out which of the two worlds it is written for.
+    /// Links `component` and finds out which of the worlds it is written for.
     ///
     /// # Errors
     /// When an import is not offered, or the exports have other types than either world's; what
     /// wasmtime says of it.
     pub fn new(engine: &Engine, component: &Component) -> wasmtime::Result<Self> {
         let pre = engine.linker().instantiate_pre(component)?;
-        match own::ModelOwnPre::new(pre.clone()) {
-            Ok(own) => Ok(Self::Own(own)),
-            Err(_) => Ok(Self::Standard(standard::ModelPre::new(pre)?)),
+        if let Ok(own) = own::ModelOwnPre::new(pre.clone()) {
+            return Ok(Self::Own(own));
         }
+        if let Ok(http) = ProxyPre::new(pre.clone()) {
+            return Ok(Self::Http(http));
+        }
+        Ok(Self::Standard(standard::ModelPre::new(pre)?))
     }
 }
 
-/// The exports of a running guest, of either world.
+/// The exports of a running guest, of any world.
 pub(crate) enum Guest {
     Standard(standard::Model),
     Own(own::ModelOwn),
+    Http(Proxy),
 }
 
 /// What it takes to start instances of one version.
@@ -187,6 +194,7 @@ impl Starter {
         Ok(match &self.prepared {
             Prepared::Standard(pre) => Guest::Standard(pre.instantiate_async(store).await?),
             Prepared::Own(pre) => Guest::Own(pre.instantiate_async(store).await?),
+            Prepared::Http(pre) => Guest::Http(pre.instantiate_async(store).await?),
         })
     }
 }

@@ -10,6 +10,8 @@ pub mod compile;
 pub mod contract;
 pub mod deployment;
 pub mod gate;
+pub mod handle;
+pub mod http;
 pub mod instance;
 pub mod memory;
 pub mod pace;
@@ -130,6 +132,7 @@ fn link(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<GuestState>> {
     type Own = HasSelf<GuestState>;
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     contract::standard::Model::add_to_linker::<_, Own>(&mut linker, |state| state)?;
     // What the twin shares with the standard world is linked above; only its own namespace is left.
     contract::own::modelet::nn::tensor::add_to_linker::<_, Own>(&mut linker, |state| state)?;

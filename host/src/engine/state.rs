@@ -9,6 +9,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::background::Turns;
 use super::call::LimitsMet;
+use super::http::{HttpState, Outgoing};
 use super::memory::{MemoryLimiter, Refusal};
 use super::stream::Emitter;
 use crate::config::{GuestSettings, KeyValues};
@@ -37,6 +38,8 @@ pub struct VersionContext {
     pub blobs: Arc<dyn BlobStore>,
     /// The operator's key/values.
     pub config: KeyValues,
+    /// What its guests may reach by HTTP.
+    pub outgoing: Arc<Outgoing>,
 }
 
 impl VersionContext {
@@ -79,6 +82,8 @@ pub struct GuestState {
     pub(crate) payer: Payer,
     /// WASI that denies everything; made when first asked for, since most models never do.
     wasi: Option<Box<WasiCtx>>,
+    /// What it has of wasi:http; made when first asked for, as well.
+    pub(super) http: Option<Box<HttpState>>,
     /// Bytes of tensors the guest has handles to.
     held_bytes: u64,
     /// Most bytes of tensors; `guest.tensor_bytes`.
@@ -110,6 +115,7 @@ impl GuestState {
             compute,
             payer,
             wasi: None,
+            http: None,
             held_bytes: 0,
             tensor_limit: settings.tensor_bytes,
             log_limit: settings.log_bytes,

@@ -135,7 +135,8 @@ impl Account {
     /// The request found its route.
     pub fn routed(&mut self, route: &Route) {
         self.labelled(route.label());
-        if let Route::Infer(called) | Route::Generate(called, _) = route {
+        if let Route::Infer(called) | Route::Generate(called, _) | Route::Handler(called, _) = route
+        {
             self.called(called);
         }
     }

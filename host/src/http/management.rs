@@ -651,7 +651,9 @@ mod tests {
             })
         };
         assert!(seen.len() > 40, "{seen:?}");
-        seen.retain(|route| !route.contains(" /api/") && !is_documented(route));
+        // Management has a test of its own, and below `/fn` the paths are the models'.
+        let others = |route: &str| route.contains(" /api/") || route.contains(" /fn/");
+        seen.retain(|route| !others(route) && !is_documented(route));
         assert!(seen.is_empty(), "not in the document: {seen:?}");
     }
 }

@@ -15,6 +15,7 @@ pub mod documents;
 pub mod encode;
 pub mod fields;
 pub mod generate;
+pub mod handler;
 pub mod inflate;
 pub mod management;
 pub mod oip;

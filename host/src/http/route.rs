@@ -21,6 +21,8 @@ pub enum Route {
     Infer(Called),
     /// A generation, by Triton's extension; whether its answer is a stream.
     Generate(Called, bool),
+    /// A request that the model answers itself, and the bytes of its path up to what the model sees.
+    Handler(Called, usize),
     /// A route in the shape of OpenAI's API.
     OpenAi(OpenAi),
     /// A document about the server or a model.
@@ -84,6 +86,7 @@ impl Route {
         match self {
             Self::Infer(_) => "infer",
             Self::Generate(..) => "generate",
+            Self::Handler(..) => "fn",
             Self::OpenAi(route) => route.label(),
             Self::Document(Document::Live | Document::Ready) => "health",
             Self::Document(Document::Statistics(_)) => "statistics",
@@ -108,6 +111,9 @@ pub fn route(
     snapshot: &Snapshot,
     ticket: u64,
 ) -> Result<Route, Error> {
+    if let Some(rest) = path.strip_prefix("/fn/") {
+        return handler(rest, snapshot, ticket);
+    }
     let mut segments = [""; MAX_SEGMENTS];
     let segments = split(path, &mut segments).ok_or_else(|| no_route(method, path))?;
     match segments {
@@ -158,6 +164,16 @@ pub fn route(
         }
         _ => Err(no_route(method, path)),
     }
+}
+
+/// `/fn/{model}[@{version-or-alias}]/…`, of any method.
+fn handler(path: &str, snapshot: &Snapshot, ticket: u64) -> Result<Route, Error> {
+    let named = path.split('/').next().unwrap_or_default();
+    let (model, target) = match named.split_once('@') {
+        Some((model, target)) => (model, Some(target)),
+        None => (named, None),
+    };
+    Ok(Route::Handler(find(snapshot, model, target, ticket)?, "/fn/".len() + named.len()))
 }
 
 /// The routes of [`Control`]; none where there is no such route.
