@@ -421,10 +421,7 @@ fn attempt(task: &Task, output: &mut (dyn Write + Send)) -> Result<Line, String>
         Ok(signature) => signature,
         Err(error) => return Ok(Line::Refused(error.to_string())),
     };
-    let rows = match onnx.rows_stay_apart() {
-        Ok(()) => Rows::Apart(1),
-        Err(reason) => Rows::Mixed(beginning(&reason, WORDS_BYTES)),
-    };
+    let rows = proven(&onnx);
     say(output, &Line::Begins(Check::GraphFiles))?;
     let external: Vec<_> = task
         .external
@@ -467,6 +464,14 @@ fn attempt(task: &Task, output: &mut (dyn Write + Send)) -> Result<Line, String>
     // Unloading is part of what a graph must not crash.
     drop(graph);
     Ok(line)
+}
+
+/// What is proven of the rows of a graph; how many of them may share a run is yet to be tried.
+fn proven(onnx: &Onnx) -> Rows {
+    match onnx.rows_stay_apart() {
+        Ok(()) => Rows::Apart(1),
+        Err(reason) => Rows::Mixed(beginning(&reason, WORDS_BYTES)),
+    }
 }
 
 /// What the words of an engine that failed come to.

@@ -1,3 +1,5 @@
+//! Putting calls together and parting them, and graphs that pass the trial or do not.
+
 use super::*;
 use crate::nn::backend::RunError;
 use crate::version::TensorSpec;

@@ -1,3 +1,5 @@
+//! What the proof lets pass, and what it doubts.
+
 use super::super::build::{Axis, constant as value_of, graph, model, node, value, weights};
 use super::*;
 use crate::nn::onnx::proto::AttributeProto;
