@@ -40,6 +40,10 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 /// lane wait for a few anyway.
 const SHORT_RUNS_TOGETHER: u128 = 4;
 
+/// Bytes of the inputs of a run that callers share: they are copied to stand behind each other, once for
+/// each thread, beyond what `limits.inflight_bytes` counts.
+const SHARED_INPUT_BYTES: u64 = 32 << 20;
+
 struct Shared {
     /// Runs learned to be short.
     short: Arc<Lane>,
@@ -191,13 +195,14 @@ impl Shared {
 
     /// With how many a call may share a run; none where it runs alone.
     fn sharing(&self, graph: &Graph, inputs: &[NamedTensor]) -> Option<Sharing> {
-        let mut most = self.shared_rows.min(graph.shared_rows().ok()?);
-        let rows = rows::count(inputs)?;
-        let estimate = graph.cost().estimate(total_bytes(inputs));
+        let (rows, bytes) = (rows::count(inputs)?, total_bytes(inputs));
+        let calls = |count: u128| usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(rows);
+        let fit = calls(u128::from(SHARED_INPUT_BYTES / bytes.max(1)));
+        let mut most = self.shared_rows.min(graph.shared_rows().ok()?).min(fit);
+        let estimate = graph.cost().estimate(bytes);
         if let Some(estimate) = estimate.filter(|estimate| *estimate <= self.short_run) {
             let time = self.short_run.as_nanos() * SHORT_RUNS_TOGETHER;
-            let calls = usize::try_from(time / estimate.as_nanos().max(1)).unwrap_or(usize::MAX);
-            most = most.min(calls.saturating_mul(rows));
+            most = most.min(calls(time / estimate.as_nanos().max(1)));
         }
         (rows < most).then(|| Sharing { class: Class::of(inputs), rows, most })
     }
