@@ -25,7 +25,7 @@ not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", "501", "503"]
 positive_data_acceptance.expected-statuses = ["2xx", "403", "404", "409", "412", "429", "5xx"]
 
 [[operations]]
-include-path-regex = "^/fn/|/(infer|generate|generate_stream|embeddings|completions)$"
+include-path-regex = "^/fn/|/(infer|generate|generate_stream|embeddings|completions|transcriptions)$"
 checks.positive_data_acceptance.enabled = false
 
 [[operations]]

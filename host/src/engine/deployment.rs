@@ -568,6 +568,7 @@ const WASM_PAGE_BYTES: u64 = 64 << 10;
 fn warnings(trials: &BTreeMap<AssetName, Trial>) -> Vec<String> {
     let warning = |(name, trial): (&AssetName, &Trial)| {
         let words = trial.warning.as_ref()?;
+        let name = name.as_str();
         Some(format!("the graph {name:?} failed its first run, on made-up inputs: {words}"))
     };
     trials.iter().filter_map(warning).collect()
