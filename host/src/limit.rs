@@ -208,6 +208,8 @@ mod tests {
         ("gate.cpu_s", "as gate.memory_bytes"),
         ("gate.timeout_s", "as gate.memory_bytes"),
         ("gate.verdicts", "forgets the oldest and refuses nothing"),
+        ("guest.outgoing_connections", "is told to the guest, whose own request it is"),
+        ("guest.outgoing_http", "is no limit"),
         ("engine.keep_resident_bytes", "is a trade of memory for speed and refuses nothing"),
         ("engine.foreground_ms", "moves a call to other threads and refuses nothing"),
         ("compute.threads", "is how much there is, and refuses nothing"),
