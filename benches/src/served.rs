@@ -140,11 +140,6 @@ impl Caller {
 }
 
 impl Ready {
-    /// What is learned of runs that callers share.
-    pub fn learned(&self) -> Vec<Vec<(usize, Duration, u32)>> {
-        self.deployment.graphs().next().unwrap().shared_times()
-    }
-
     /// The graph that takes an input of this name.
     pub fn graph_of(&self, input: &str) -> Arc<Graph> {
         let takes =

@@ -41,6 +41,7 @@ mod host;
 #[cfg(all(feature = "getrandom", target_arch = "wasm32"))]
 mod randomness;
 pub mod reply;
+mod scores;
 mod signature;
 mod surroundings;
 pub mod tasks;
@@ -54,6 +55,7 @@ pub use graph::{Graph, Outputs, Run};
 #[doc(hidden)]
 pub use host::Handle;
 pub use modelet_guest_macro::model;
+pub use scores::highest;
 pub use signature::{Model, Signature, TensorSpec};
 pub use surroundings::{assets, config, log};
 pub use tensor::Tensor;

@@ -243,7 +243,7 @@ settings! {
         short_run_us: u64 = 3_000;
         /// Microseconds up to which a run stays on the thread that polls the guest, if its work follows from the shapes of its inputs: no longer than a guest's own turn. 0 sends every run to a compute thread.
         inline_run_us: u64 = 1_000;
-        /// Rows of several callers that may share a run of a graph in which rows stay apart; beyond 32 engines gain nothing. 1 lets every call run alone.
+        /// Rows of several callers that may share a run of a graph in which rows stay apart, 32 at most: what more would gain is little, and whoever comes next waits for all of them. 1 lets every call run alone.
         shared_rows: usize = 32;
         /// Milliseconds one run of a graph may take; below the deadline of a request, so that the guest can still answer.
         timeout_ms: u64 = 20_000;

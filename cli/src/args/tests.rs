@@ -1,6 +1,7 @@
 //! What parses, what does not, and that the help is whole.
 
 use clap::CommandFactory;
+use modelet_host::nn::backend::BackendKind;
 
 use super::*;
 

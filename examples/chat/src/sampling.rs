@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use modelet_guest::{Error, Result, config};
+use modelet_guest::{Error, Result, config, highest};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 use serde::Deserialize;
@@ -176,7 +176,7 @@ impl Sampler {
 /// The token of the highest score, the first of several.
 fn best(scores: &[f32], changed: &HashMap<u32, f32>) -> Result<Candidate> {
     let found = if changed.is_empty() {
-        likeliest(scores)
+        highest(scores).and_then(|place| Some((place, *scores.get(place)?)))
     } else {
         let changed = |(token, score): (usize, &f32)| {
             let other = u32::try_from(token).ok().and_then(|token| changed.get(&token));
@@ -187,23 +187,4 @@ fn best(scores: &[f32], changed: &HashMap<u32, f32>) -> Result<Candidate> {
     };
     let (token, score) = found.ok_or_else(|| Error::failed("the graph gave no scores"))?;
     Ok((u32::try_from(token)?, score))
-}
-
-/// Scores that are compared at once.
-const LANES: usize = 16;
-
-/// The place of the highest score, the first of several, and the score.
-fn likeliest(scores: &[f32]) -> Option<(usize, f32)> {
-    // In lanes side by side, of which the compiler makes vector instructions.
-    let higher = |a: f32, b: f32| if b > a { b } else { a };
-    let (chunks, rest) = scores.as_chunks::<LANES>();
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    for chunk in chunks {
-        lanes.iter_mut().zip(chunk).for_each(|(lane, score)| *lane = higher(*lane, *score));
-    }
-    let highest = lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, higher);
-    let has = |chunk: &[f32]| chunk.iter().fold(false, |found, score| found | (*score == highest));
-    let from = scores.chunks(LANES).position(has)? * LANES;
-    let within = scores.iter().skip(from).position(|score| *score == highest)?;
-    Some((from + within, highest))
 }

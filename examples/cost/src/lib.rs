@@ -1,5 +1,11 @@
 //! What the examples do before their graphs, to be done again and again: native, and in the sandbox.
 
+#![allow(
+    unreachable_pub,
+    dead_code,
+    reason = "files of the examples, of which not all is called here"
+)]
+
 #[path = "../../recommender/src/films.rs"]
 mod films;
 #[path = "../../voice-activity/src/frames.rs"]

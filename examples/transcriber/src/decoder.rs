@@ -1,6 +1,6 @@
 //! The graph that writes: a token a run, from what was heard and what it keeps of its own tokens.
 
-use modelet_guest::{Error, Graph, Result, Tensor};
+use modelet_guest::{Error, Graph, Result, Tensor, highest};
 
 /// Tokens of a second of speech at most, twice: nobody speaks faster, and a model that repeats itself has
 /// to be ended.
@@ -72,7 +72,9 @@ impl Decoder {
                 }
             }
             let scores: Tensor<f32> = outputs.take("logits")?;
-            token = likeliest(scores.data())?;
+            let likeliest = highest(scores.data());
+            let likeliest = likeliest.ok_or_else(|| Error::failed("the graph gave no scores"))?;
+            token = i64::try_from(likeliest)?;
             if token == END {
                 break;
             }
@@ -80,24 +82,4 @@ impl Decoder {
         }
         Ok(tokens)
     }
-}
-
-/// Scores that are compared at once.
-const LANES: usize = 16;
-
-/// The token of the highest score, the first of several.
-fn likeliest(scores: &[f32]) -> Result<i64> {
-    // In lanes side by side, of which the compiler makes vector instructions.
-    let higher = |a: f32, b: f32| if b > a { b } else { a };
-    let (chunks, rest) = scores.as_chunks::<LANES>();
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    for chunk in chunks {
-        lanes.iter_mut().zip(chunk).for_each(|(lane, score)| *lane = higher(*lane, *score));
-    }
-    let highest = lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, higher);
-    let has = |chunk: &[f32]| chunk.iter().fold(false, |found, score| found | (*score == highest));
-    let from = scores.chunks(LANES).position(has).unwrap_or(0) * LANES;
-    let within = scores.iter().skip(from).position(|score| *score == highest);
-    let token = within.ok_or_else(|| Error::failed("the graph gave no scores"))? + from;
-    Ok(i64::try_from(token)?)
 }

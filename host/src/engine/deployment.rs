@@ -3,16 +3,16 @@
 //! A version is loaded at its first call (or when it is published), once however many calls want it,
 //! and unloaded when it is no longer in the registry's snapshot.
 
+mod graphs;
 mod load_error;
 mod room;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use tokio::sync::OnceCell;
 use wasmtime::component::Component;
 
@@ -33,8 +33,8 @@ use crate::ledger::{Booking, Ledger, ObjectKind};
 use crate::names::{AssetName, ModelName, VersionName};
 use crate::nn::backend::BackendKind;
 use crate::nn::compute::Compute;
-use crate::nn::gate::{GraphFiles, GraphGate, Trial};
-use crate::nn::graph::{AssetSource, Graph, GraphError, GraphStore, is_graph};
+use crate::nn::gate::GraphGate;
+use crate::nn::graph::{Graph, GraphStore};
 use crate::registry::{BlobStore, Snapshot, Version};
 use crate::tensor::total_bytes;
 use crate::version::{BackendChoice, BlobRef, PoolPolicy, Signature, VersionRecord};
@@ -376,7 +376,7 @@ impl Deployments {
             Err(error) => return Err(wrong_types(source, format!("{error:#}")).await),
         };
         let trials = self.check_graphs(candidate).await?;
-        let warnings = warnings(&trials);
+        let warnings = graphs::warnings(&trials);
         let loading = Instant::now();
         let graphs = self.load_graphs(candidate, trials).await?;
         let backend = graphs.values().next().map(|graph| graph.backend());
@@ -431,69 +431,6 @@ impl Deployments {
         })
         .await
         .map_err(|_| LoadError::Interrupted)?
-    }
-
-    /// Lets every graph of a candidate pass the gate, one after another; gives what they did there.
-    async fn check_graphs(
-        &self,
-        candidate: &Candidate,
-    ) -> Result<BTreeMap<AssetName, Trial>, LoadError> {
-        let mut trials = BTreeMap::new();
-        for name in candidate.assets.keys().filter(|name| is_graph(name)) {
-            let failed = |error| LoadError::Graph(Arc::new(error));
-            let (files, digests) = self.locate_graph(candidate, name).await?;
-            let backend = self.graphs.backends().select(candidate.backend);
-            let backend = backend
-                .map_err(|error| failed(GraphError::Load { asset: name.to_string(), error }))?;
-            let trial = self
-                .gate
-                .check(&files, &digests, backend)
-                .await
-                .map_err(|error| failed(GraphError::Gate { asset: name.to_string(), error }))?;
-            trials.insert(name.clone(), trial);
-        }
-        Ok(trials)
-    }
-
-    async fn locate_graph(
-        &self,
-        candidate: &Candidate,
-        name: &AssetName,
-    ) -> Result<(GraphFiles, (Digest, Vec<Digest>)), LoadError> {
-        let (store, blobs) = (Arc::clone(&self.graphs), Arc::clone(&self.blobs));
-        let assets = Assets { assets: candidate.assets.clone(), blobs: Arc::clone(&blobs) };
-        let name = name.clone();
-        tokio::task::spawn_blocking(move || {
-            let located = store.locate(&name, &assets)?;
-            Ok((located.files(|blob| blobs.path(&blob.digest)), located.digests()))
-        })
-        .await
-        .map_err(|_| LoadError::Interrupted)?
-        .map_err(|error| LoadError::Graph(Arc::new(error)))
-    }
-
-    async fn load_graphs(
-        &self,
-        candidate: &Candidate,
-        trials: BTreeMap<AssetName, Trial>,
-    ) -> Result<BTreeMap<AssetName, Arc<Graph>>, LoadError> {
-        let _loading = self.make_room_for_graphs(candidate)?;
-        let store = Arc::clone(&self.graphs);
-        let assets = Assets { assets: candidate.assets.clone(), blobs: Arc::clone(&self.blobs) };
-        let choice = candidate.backend;
-        // Loading reads files and takes a core for as long as the graph is large.
-        tokio::task::spawn_blocking(move || {
-            trials
-                .into_iter()
-                .map(|(name, trial)| {
-                    let graph = store.load(&name, choice, &assets, trial.rows)?;
-                    Ok((name, graph))
-                })
-                .collect::<Result<_, GraphError>>()
-        })
-        .await
-        .map_err(|_| LoadError::Interrupted)?
-        .map_err(|error| LoadError::Graph(Arc::new(error)))
     }
 
     fn slot(&self, key: Key) -> Slot {
@@ -564,16 +501,6 @@ impl Deployments {
 const WASM_PAGE_BYTES: u64 = 64 << 10;
 
 /// Refuses a component whose instances could not even begin within what a guest may use.
-/// What graphs did in their trials that their publisher should know.
-fn warnings(trials: &BTreeMap<AssetName, Trial>) -> Vec<String> {
-    let warning = |(name, trial): (&AssetName, &Trial)| {
-        let words = trial.warning.as_ref()?;
-        let name = name.as_str();
-        Some(format!("the graph {name:?} failed its first run, on made-up inputs: {words}"))
-    };
-    trials.iter().filter_map(warning).collect()
-}
-
 fn check_room(component: &Component, guest: &GuestSettings) -> Result<(), LoadError> {
     // Components that are given modules from outside say nothing; no host gives any.
     let Some(needed) = component.resources_required() else { return Ok(()) };
@@ -612,20 +539,4 @@ fn nanoseconds(time: Duration) -> u64 {
 
 fn key(version: &Version) -> Key {
     (version.model.clone(), version.name.clone(), version.digest)
-}
-
-/// A version's assets, read from the blob store.
-struct Assets {
-    assets: std::collections::BTreeMap<AssetName, BlobRef>,
-    blobs: Arc<dyn BlobStore>,
-}
-
-impl AssetSource for Assets {
-    fn find(&self, name: &str) -> Option<BlobRef> {
-        self.assets.get(name).copied()
-    }
-
-    fn read(&self, blob: &BlobRef) -> std::io::Result<Bytes> {
-        self.blobs.read(&blob.digest).map(Bytes::from).map_err(std::io::Error::other)
-    }
 }

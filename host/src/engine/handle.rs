@@ -3,8 +3,7 @@
 //!
 //! With `call` the one file that names a guest's exports.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -56,20 +55,12 @@ async fn handle(
     deadline: Instant,
     head: oneshot::Sender<Head>,
 ) -> Result<(), CallError> {
-    let answered = Arc::new(AtomicBool::new(false));
-    let refused = Arc::new(std::sync::Mutex::new(None));
+    let answered = Arc::new(OnceLock::new());
     let given = {
-        let (answered, refused) = (Arc::clone(&answered), Arc::clone(&refused));
-        move |answer: Result<Head, ErrorCode>| match answer {
-            Ok(answer) => {
-                answered.store(true, Ordering::Relaxed);
-                // A caller that has left is no fault of the guest.
-                let _ = head.send(answer);
-            }
-            Err(code) => {
-                let mut refused = refused.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                *refused = Some(code);
-            }
+        let answered = Arc::clone(&answered);
+        move |answer: Result<Head, ErrorCode>| {
+            // A guest can give one answer; a caller that has left is no fault of it.
+            let _ = answered.set(answer.map(|answer| _ = head.send(answer)));
         }
     };
     let mut http = instance.store.data_mut().http();
@@ -90,12 +81,11 @@ async fn handle(
         Ok(Err(error)) => return Err(trap(instance, &error)),
         Ok(Ok(())) => {}
     }
-    let refused = refused.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-    match (refused, answered.load(Ordering::Relaxed)) {
-        (Some(code), _) => {
+    match answered.get() {
+        Some(Ok(())) => Ok(()),
+        Some(Err(code)) => {
             Err(CallError::Failed(format!("it gave an error for an answer: {code}")))
         }
-        (None, true) => Ok(()),
-        (None, false) => Err(CallError::NoResponse("it gave none".to_owned())),
+        None => Err(CallError::NoResponse("it gave none".to_owned())),
     }
 }

@@ -116,13 +116,24 @@ pub async fn fields(
     room: &mut Receiving,
     limits: &Limits,
 ) -> Result<Fields, Error> {
-    let coding = inflate::coding(&head.headers)?;
-    let mut body = read(body, content_length(head)?, 0, room, limits).await?;
-    if let Some(coding) = coding {
-        body = inflated(body, coding, 0, room, limits.request_body_bytes).await?;
-    }
+    let body = plain(head, body, room, limits).await?;
     room.reserve((body.len() as u64).saturating_mul(PARSED_PER_BYTE))?;
     out_of_the_way(body.len(), || Fields::read(&body))
+}
+
+/// All of a body, inflated if it came compressed.
+async fn plain(
+    head: &Parts,
+    body: RequestBody,
+    room: &mut Receiving,
+    limits: &Limits,
+) -> Result<Bytes, Error> {
+    let coding = inflate::coding(&head.headers)?;
+    let body = read(body, content_length(head)?, 0, room, limits).await?;
+    match coding {
+        Some(coding) => inflated(body, coding, 0, room, limits.request_body_bytes).await,
+        None => Ok(body),
+    }
 }
 
 /// Reads a form of texts and at most one file, as browsers send it.
@@ -135,13 +146,9 @@ pub async fn form(
     room: &mut Receiving,
     limits: &Limits,
 ) -> Result<Fields, Error> {
-    let coding = inflate::coding(&head.headers)?;
-    let mut body = read(body, content_length(head)?, 0, room, limits).await?;
-    if let Some(coding) = coding {
-        body = inflated(body, coding, 0, room, limits.request_body_bytes).await?;
-    }
-    // It is copied while it is cut into parts, and what is in the file once more.
-    room.reserve((body.len() as u64).saturating_mul(2))?;
+    let body = plain(head, body, room, limits).await?;
+    // It is copied while it is cut into parts; what is in the file once more, and into its tensor.
+    room.reserve((body.len() as u64).saturating_mul(3))?;
     let mut request = http::Request::new(axum::body::Body::from(body));
     // What it may have is checked.
     DefaultBodyLimit::disable().apply(&mut request);

@@ -14,7 +14,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use http_body::{Frame, SizeHint};
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Empty, Limited};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use wasmtime_wasi_http::Error as HttpError;
@@ -54,8 +54,8 @@ pub(crate) async fn answer(
     host.ledger().called(&caller.tenant, &called.version.model);
     let receiving = host.admission().receive(caller, &head)?;
     let is_head = head.method == Method::HEAD;
-    let left = host.admission().limits().request_body_bytes;
-    let request = incoming(head, prefix, Upload { body, left })?;
+    let body = upload(body, host.admission().limits().request_body_bytes);
+    let request = incoming(head, prefix, body)?;
     let (deployment, lease, mut permit) =
         server::leased(host, called, server::Speaks::Http, receiving, account).await?;
     permit.reserve(WAY_BYTES)?;
@@ -93,7 +93,7 @@ pub(crate) async fn answer(
 }
 
 /// The request as the guest sees it: at its own root.
-fn incoming(mut head: Parts, prefix: usize, body: Upload) -> Result<Request<WasiBody>, Error> {
+fn incoming(mut head: Parts, prefix: usize, body: WasiBody) -> Result<Request<WasiBody>, Error> {
     let path = head.uri.path();
     let (cut, rest) = path.split_at_checked(prefix).unwrap_or((path, ""));
     let cut = HeaderValue::from_str(cut).ok();
@@ -113,46 +113,17 @@ fn incoming(mut head: Parts, prefix: usize, body: Upload) -> Result<Request<Wasi
     if head.uri.authority().is_none() && !head.headers.contains_key(HOST) {
         head.headers.insert(HOST, HeaderValue::from_static("localhost"));
     }
-    Ok(Request::from_parts(head, body.boxed_unsync()))
+    Ok(Request::from_parts(head, body))
 }
 
 /// A request's body on its way to the guest, no longer than any may be.
-struct Upload {
-    body: RequestBody,
-    /// Bytes that may still come.
-    left: u64,
-}
-
-impl http_body::Body for Upload {
-    type Data = Bytes;
-    type Error = HttpError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
-        let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-            None => return Poll::Ready(None),
-            Some(Err(error)) => return Poll::Ready(Some(Err(HttpError::Hyper(error)))),
-            Some(Ok(frame)) => frame,
-        };
-        let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-        Poll::Ready(Some(match self.left.checked_sub(bytes) {
-            Some(left) => {
-                self.left = left;
-                Ok(frame)
-            }
-            None => Err(HttpError::HttpRequestBodySize(None)),
-        }))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+fn upload(body: RequestBody, limit: u64) -> WasiBody {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let limited = Limited::new(body, limit).map_err(|error| match error.downcast() {
+        Ok(error) => HttpError::Hyper(*error),
+        Err(_) => HttpError::HttpRequestBodySize(None),
+    });
+    limited.boxed_unsync()
 }
 
 /// A call that ends when its caller leaves before its answer does.

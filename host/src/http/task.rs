@@ -266,7 +266,7 @@ impl Embedding {
     /// [`Kind::BadRequest`] where a text is too long for a tensor.
     pub fn input<'a>(
         &self,
-        given: impl ExactSizeIterator<Item = &'a str>,
+        given: impl ExactSizeIterator<Item = &'a str> + Clone,
     ) -> Result<NamedTensor, Error> {
         let (name, rank) = &self.input;
         let shape = std::iter::once(given.len()).chain(std::iter::repeat_n(1, rank - 1)).collect();
@@ -300,16 +300,21 @@ impl Embedding {
 }
 
 /// A tensor of texts.
-fn texts<'a>(shape: Vec<usize>, texts: impl IntoIterator<Item = &'a str>) -> Result<Tensor, Error> {
+fn texts<'a>(
+    shape: Vec<usize>,
+    texts: impl IntoIterator<Item = &'a str, IntoIter: Clone>,
+) -> Result<Tensor, Error> {
     elements(shape, texts.into_iter().map(str::as_bytes))
 }
 
 /// A tensor of strings of bytes.
 fn elements<'a>(
     shape: Vec<usize>,
-    elements: impl IntoIterator<Item = &'a [u8]>,
+    elements: impl IntoIterator<Item = &'a [u8], IntoIter: Clone>,
 ) -> Result<Tensor, Error> {
-    let mut data = AlignedBuffer::with_capacity(0);
+    let elements = elements.into_iter();
+    let bytes = elements.clone().map(|element| element.len() + size_of::<u32>()).sum();
+    let mut data = AlignedBuffer::with_capacity(bytes);
     for element in elements {
         let length = u32::try_from(element.len())
             .map_err(|_| Error::new(Kind::BadRequest, "a text has more bytes than a tensor may"))?;

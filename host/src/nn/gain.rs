@@ -87,20 +87,6 @@ impl Gain {
         }
     }
 
-    /// What is learned: for each class the most rows of each step, how long a row takes in it, and from
-    /// how many runs that is known.
-    pub(super) fn learned(&self) -> Vec<Vec<(usize, Duration, u32)>> {
-        let known = |learned: &Learned| {
-            let steps = STEPS.iter().zip(learned.steps).filter(|(_, step)| step.runs > 0);
-            steps
-                .map(|(most, step)| {
-                    (*most, Duration::from_nanos(step.ns_per_row as u64), step.runs)
-                })
-                .collect()
-        };
-        self.lock().values().map(known).collect()
-    }
-
     fn lock(&self) -> MutexGuard<'_, HashMap<Class, Learned>> {
         // Numbers, whole whatever a panicking holder was doing.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

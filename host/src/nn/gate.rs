@@ -563,6 +563,18 @@ mod tests {
     }
 
     #[test]
+    fn rows_that_end_their_worker_share_no_run() {
+        let apart = [Line::Begins(Check::GraphRun), Line::Rows(Rows::Apart(8))];
+        assert_eq!(judge_rows(&finished(Ok(0), &apart)), Rows::Apart(8));
+        let none = [Line::Begins(Check::GraphRun)];
+        for (ended, lines) in
+            [(Err(Death::Crash(11)), &apart[..]), (Err(Death::Timeout), &none), (Ok(0), &none)]
+        {
+            assert!(matches!(judge_rows(&finished(ended, lines)), Rows::Mixed(_)));
+        }
+    }
+
+    #[test]
     fn an_engine_without_memory_names_the_limit() {
         let lines = [Line::Begins(Check::GraphRun), Line::OutOfMemory];
         let refusal = refused(Ok(0), &lines);

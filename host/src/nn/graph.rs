@@ -148,12 +148,6 @@ impl Graph {
         let _ = self.mixed.set(reason);
     }
 
-    /// What is learned of shared runs: for each kind of inputs, for runs of up to so many rows, how long
-    /// a row takes and from how many runs that is known.
-    pub fn shared_times(&self) -> Vec<Vec<(usize, std::time::Duration, u32)>> {
-        self.gain.learned()
-    }
-
     /// Rows of runs under way that callers may share.
     pub(super) fn running_rows(&self) -> &AtomicUsize {
         &self.running_rows

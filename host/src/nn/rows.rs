@@ -9,7 +9,8 @@ use super::backend::{Cancel, LoadedGraph, MAX_PROBE_BYTES};
 use crate::tensor::{AlignedBuffer, Datatype, NamedTensor, Tensor, total_bytes};
 use crate::version::Signature;
 
-/// Most rows of a shared run: beyond it engines gain nothing more, and whoever comes next waits longer.
+/// Most rows of a shared run. MiniLM does almost three times as many rows a second with 8 as with one, and
+/// a tenth more with 32 than with 16 (`docs/benchmarks.json`); whoever comes next waits longer for each of them.
 pub const MAX_ROWS: usize = 32;
 
 /// How long the runs of a trial may take together, about: a graph that is slow is tried with fewer rows.

@@ -339,6 +339,34 @@ async fn with_one_row_as_the_most_every_call_runs_alone() {
     assert_eq!(runs, [1, 1, 1], "compute.shared_rows");
 }
 
+#[test]
+fn a_shared_run_takes_no_more_bytes_and_in_the_short_lane_no_more_time_than_it_may() {
+    let bench = bench(|_| {});
+    let graph = |cost: Option<Duration>| {
+        let engine = Box::new(Arc::<Doubling>::default());
+        let graph = Graph::of_engine(engine, &bench.ledger, false, Rows::Apart(32));
+        cost.into_iter().for_each(|cost| graph.cost().learn(cost, 1));
+        graph
+    };
+    let most = |graph: &Graph, input: NamedTensor| {
+        bench.threads.shared.sharing(graph, &[input]).map(|sharing| sharing.most)
+    };
+    // A row of so many bytes.
+    let of = |bytes: usize| {
+        let data = vec![0; bytes].into();
+        let shape = vec![1, bytes];
+        let tensor = crate::tensor::Tensor::new(crate::tensor::Datatype::Int8, shape, data);
+        ("x".to_owned(), tensor.unwrap())
+    };
+    assert_eq!(most(&graph(None), of(1)), Some(32));
+    let bytes = usize::try_from(SHARED_INPUT_BYTES).unwrap();
+    assert_eq!(most(&graph(None), of(bytes / 5)), Some(5));
+    assert_eq!(most(&graph(None), of(bytes / 2 + 1)), None);
+    let short = Duration::from_micros(ComputeSettings::default().short_run_us);
+    assert_eq!(most(&graph(Some(short)), of(1)), Some(4), "SHORT_RUNS_TOGETHER");
+    assert_eq!(most(&graph(Some(short * 2)), of(1)), Some(32), "not in the short lane");
+}
+
 #[tokio::test]
 async fn a_full_queue_refuses_by_the_name_of_its_limit() {
     let bench = bench(|settings| settings.queue_length = 1);
